@@ -4,7 +4,9 @@ import nodeAssert, { AssertionError } from "node:assert";
 export { AssertionError };
 
 export function assert(expr: unknown, msg = ""): asserts expr {
-  if (!expr) throw new AssertionError({ message: msg || "Expected a truthy value" });
+  if (!expr) {
+    throw new AssertionError({ message: msg || "Expected a truthy value" });
+  }
 }
 export function assertEquals<T>(actual: T, expected: T, msg?: string): void {
   nodeAssert.deepStrictEqual(actual, expected, msg);
@@ -23,25 +25,49 @@ export function assertExists<T>(
   actual: T,
   msg = "Expected a value, got null or undefined",
 ): asserts actual is NonNullable<T> {
-  if (actual === null || actual === undefined) throw new AssertionError({ message: msg });
+  if (actual === null || actual === undefined) {
+    throw new AssertionError({ message: msg });
+  }
 }
 export function assertGreater<T>(actual: T, expected: T, msg?: string): void {
   assert(actual > expected, msg ?? `Expected ${actual} > ${expected}`);
 }
-export function assertGreaterOrEqual<T>(actual: T, expected: T, msg?: string): void {
+export function assertGreaterOrEqual<T>(
+  actual: T,
+  expected: T,
+  msg?: string,
+): void {
   assert(actual >= expected, msg ?? `Expected ${actual} >= ${expected}`);
 }
 export function assertLess<T>(actual: T, expected: T, msg?: string): void {
   assert(actual < expected, msg ?? `Expected ${actual} < ${expected}`);
 }
-export function assertLessOrEqual<T>(actual: T, expected: T, msg?: string): void {
+export function assertLessOrEqual<T>(
+  actual: T,
+  expected: T,
+  msg?: string,
+): void {
   assert(actual <= expected, msg ?? `Expected ${actual} <= ${expected}`);
 }
-export function assertStringIncludes(actual: string, expected: string, msg?: string): void {
-  assert(actual.includes(expected), msg ?? `Expected "${actual}" to include "${expected}"`);
+export function assertStringIncludes(
+  actual: string,
+  expected: string,
+  msg?: string,
+): void {
+  assert(
+    actual.includes(expected),
+    msg ?? `Expected "${actual}" to include "${expected}"`,
+  );
 }
-export function assertMatch(actual: string, expected: RegExp, msg?: string): void {
-  assert(expected.test(actual), msg ?? `Expected "${actual}" to match ${expected}`);
+export function assertMatch(
+  actual: string,
+  expected: RegExp,
+  msg?: string,
+): void {
+  assert(
+    expected.test(actual),
+    msg ?? `Expected "${actual}" to match ${expected}`,
+  );
 }
 export function assertThrows<E extends Error = Error>(
   fn: () => unknown,
@@ -86,5 +112,7 @@ function checked<E extends Error>(
   return error;
 }
 export function fail(msg = ""): never {
-  throw new AssertionError({ message: `Failed assertion${msg ? `: ${msg}` : "."}` });
+  throw new AssertionError({
+    message: `Failed assertion${msg ? `: ${msg}` : "."}`,
+  });
 }
