@@ -1,0 +1,507 @@
+/**
+ * Every limit in one table, the settings of a cluster, and the reading and checking of
+ * `config/nodes.json`. A mistake in that file ends in one line that names the file and the field.
+ *
+ *     nodes.json ── parseConfig ──▶ Config { cluster, nodes, settings, notices }
+ *                                     └── fingerprint: what two nodes compare when they connect
+ *
+ * `LIMITS` is used by every module; `Config` by the node, the launcher and the command line.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { assert, DkvError } from "./errors.ts";
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
+const DAY_MS = 24 * HOUR_MS;
+
+/** What no configuration changes: the bounds of everything that could grow. */
+export const LIMITS = {
+  /** A key, in bytes. */
+  keyBytesMax: 4 * KIB,
+  /** A value, in bytes; as in etcd, the request that carries it is bounded as well (`requestBytesMax`). */
+  valueBytesMax: 1 * MIB,
+  /** Comparisons, `then` operations and `else` operations of a transaction, each (as in etcd). */
+  transactionOperationsMax: 128,
+  /** A response that is not a stream; what would be larger must be asked for with `List`. */
+  responseBytesMax: 8 * MIB,
+  /** Entries in one page of a list. */
+  listPageEntries: 1000,
+  /** Keys and values in one page of a list; a single larger entry still makes a page. */
+  listPageBytes: 512 * KIB,
+
+  /** The id a client chooses for its retried writes. */
+  clientIdBytesMax: 32,
+  /** Clients whose results are remembered; the one that was silent longest is forgotten first. */
+  sessionsMax: 10_000,
+  /** Results remembered for one client. */
+  sessionResultsMax: 4096,
+  /** A client that was silent this long is forgotten. */
+  sessionTtlMs: 1 * HOUR_MS,
+
+  /** Shorter leases would run out during an election. */
+  leaseTtlMsMin: 1000,
+  /** The longest lease. */
+  leaseTtlMsMax: 365 * DAY_MS,
+  /** Leases that live at the same time. */
+  leasesMax: 100_000,
+
+  /** Watches on one stream. */
+  watchersPerStreamMax: 1000,
+  /** Watches on one node. */
+  watchersMax: 10_000,
+  /** Changes that wait for one watcher; above it the watcher reads on from history instead. */
+  watchBacklogBytesMax: 1 * MIB,
+  /** Changes that wait for all watchers of a node. */
+  watchBacklogTotalBytesMax: 128 * MIB,
+  /** What a late watcher reads from history in one slice. */
+  watchSliceBytes: 256 * KIB,
+
+  /** Connections of clients to one node. */
+  connectionsMax: 1024,
+  /** Calls open at the same time on one connection. */
+  concurrentStreamsMax: 1024,
+  /** Operations of one pipeline stream that are not answered yet. */
+  pipelineInFlightMax: 4096,
+  /** Bytes of the operations of one pipeline stream that are not answered yet. */
+  pipelineInFlightBytesMax: 16 * MIB,
+  /** Writes of a node's clients that are not answered yet. */
+  pendingProposalsMax: 20_000,
+  /** Bytes of the writes of a node's clients that are not answered yet. */
+  pendingProposalBytesMax: 64 * MIB,
+  /** Reads of a node's clients that wait for a read index. */
+  pendingReadsMax: 20_000,
+
+  /** Commands in one log entry, unless a single command is larger. */
+  batchBytesMax: 1 * MIB,
+  /** The leader's log tail that is not committed; empty entries and membership always pass. */
+  uncommittedBytesMax: 64 * MIB,
+  /** Entries in one append message, unless a single entry is larger. */
+  appendBytesMax: 1 * MIB,
+  /** Append messages to one follower that are not answered yet. */
+  inflightMessagesMax: 256,
+  /** Bytes of the append messages to one follower that are not answered yet. */
+  inflightBytesMax: 8 * MIB,
+  /** Entries applied in one turn, so that a node that catches up still answers. */
+  applyBytesMax: 4 * MIB,
+  /** The log on disk: a follower that needs what was before it gets a snapshot. */
+  logBytesMax: 256 * MIB,
+
+  /** One message between nodes: holds the largest entry. */
+  peerFrameBytesMax: 12 * MIB,
+  /** What was sent to one peer and not acknowledged: the stream has no other backpressure. */
+  peerUnackedBytesMax: 16 * MIB,
+  /** One piece of a snapshot. */
+  snapshotChunkBytes: 256 * KIB,
+
+  /** Nodes of one cluster. */
+  nodesMax: 7,
+  /** The name of a cluster or a node. */
+  nameCharactersMax: 64,
+  /** The file `config/nodes.json`. */
+  configBytesMax: 64 * KIB,
+} as const;
+
+/** What a cluster may choose; every node must have the same. */
+export interface Settings {
+  /** The unit of Raft's clock. */
+  readonly tickMs: number;
+  /** The leader speaks to each follower at least this often. */
+  readonly heartbeatTicks: number;
+  /** A follower that hears nothing campaigns after a random time between this… */
+  readonly electionTicksMin: number;
+  /** …and this. */
+  readonly electionTicksMax: number;
+  /** How long an operation may take if its client names no deadline. */
+  readonly requestTimeoutMs: number;
+  /** One request, as it comes over the wire. */
+  readonly requestBytesMax: number;
+  /** Old versions are kept this long… */
+  readonly historyMs: number;
+  /** …but never those of more revisions than this. */
+  readonly historyRevisionsMax: number;
+  /** Applied entries kept in the log for followers that were away. */
+  readonly catchUpEntries: number;
+  /** With less than this free on the disk a node refuses writes. */
+  readonly diskFreeBytesMin: number;
+}
+
+/** Default and bounds of every setting. All are whole numbers. */
+export const SETTINGS: {
+  readonly [Name in keyof Settings]: {
+    readonly default: number;
+    readonly min: number;
+    readonly max: number;
+  };
+} = {
+  tickMs: { default: 50, min: 10, max: 1000 },
+  heartbeatTicks: { default: 2, min: 1, max: 100 },
+  electionTicksMin: { default: 10, min: 4, max: 1000 },
+  electionTicksMax: { default: 20, min: 6, max: 2000 },
+  requestTimeoutMs: { default: 5000, min: 100, max: 10 * MINUTE_MS },
+  requestBytesMax: { default: 1536 * KIB, min: 1280 * KIB, max: 8 * MIB },
+  historyMs: { default: 1 * HOUR_MS, min: 1000, max: 365 * DAY_MS },
+  historyRevisionsMax: { default: 1_000_000, min: 100, max: 1_000_000_000 },
+  catchUpEntries: { default: 5000, min: 10, max: 1_000_000 },
+  diskFreeBytesMin: { default: 64 * MIB, min: 1 * MIB, max: 1024 * 1024 * MIB },
+};
+
+/** A node of the cluster. */
+export interface NodeConfig {
+  /** 1 to 64 characters of `a-z 0-9 . _ -`, the first a letter or a digit. */
+  readonly id: string;
+  /** As written in the file: `host:port`. */
+  readonly address: string;
+  /** Without the brackets of an IPv6 address. */
+  readonly host: string;
+  readonly port: number;
+}
+
+/** What `config/nodes.json` says, checked and with defaults filled in. */
+export interface Config {
+  /** Where it came from, for messages. */
+  readonly path: string;
+  readonly cluster: string;
+  /** In the file's order; 1 to 7, ids and addresses unique. */
+  readonly nodes: readonly NodeConfig[];
+  readonly settings: Settings;
+  /** What is allowed but worth a sentence to the operator. */
+  readonly notices: readonly string[];
+}
+
+/**
+ * Reads and checks a configuration file.
+ *
+ * @throws {DkvError} `CONFIG_INVALID`, one line that names the file and the field.
+ */
+export function readConfig(path: string): Config {
+  let text: string;
+  try {
+    const bytes = Deno.statSync(path).size;
+    if (bytes > LIMITS.configBytesMax) {
+      refuse(path, `${bytes} bytes, at most ${LIMITS.configBytesMax}`);
+    }
+    text = Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof DkvError) throw error;
+    refuse(path, readFailure(error));
+  }
+  return parseConfig(text, path);
+}
+
+/**
+ * Checks the text of a configuration file; `path` is for messages.
+ *
+ * @throws {DkvError} `CONFIG_INVALID`, one line that names the file and the field.
+ */
+export function parseConfig(text: string, path: string): Config {
+  let json: unknown;
+  try {
+    json = JSON.parse(text.replace(/^\uFEFF/, ""));
+  } catch (error) {
+    refuse(path, `not JSON: ${error instanceof Error ? error.message : error}`);
+  }
+  const root = new Field(path, "", json).object(["cluster", "nodes"], [
+    "settings",
+  ]);
+  const cluster = root("cluster").name();
+  const nodes = parseNodes(root("nodes"));
+  const settings = parseSettings(root("settings"));
+  return { path, cluster, nodes, settings, notices: noticesOf(nodes) };
+}
+
+/**
+ * The node with an id.
+ *
+ * @throws {DkvError} `CONFIG_INVALID` if there is none; the message lists the known ids.
+ */
+export function nodeOf(config: Config, id: string): NodeConfig {
+  const node = config.nodes.find((node) => node.id === id);
+  if (node !== undefined) return node;
+  const known = config.nodes.map((node) => node.id).join(", ");
+  refuse(config.path, `nodes: no node has the id ${show(id)}, known: ${known}`);
+}
+
+/**
+ * The cluster's identity in 64 hexadecimal digits: its name and its nodes' ids in any order.
+ * Addresses are left out, because a node may move and because two nodes may reach a third under
+ * different addresses.
+ */
+export function fingerprint(config: Config): string {
+  const ids = config.nodes.map((node) => node.id).sort();
+  return createHash("sha256").update(JSON.stringify([config.cluster, ids]))
+    .digest("hex");
+}
+
+/** The settings of a file that names none. */
+export function defaultSettings(): Settings {
+  return settingsFrom((name) => SETTINGS[name].default);
+}
+
+/** One value in the file, with the way to it: what a message needs. */
+class Field {
+  readonly #path: string;
+  readonly #name: string;
+  readonly value: unknown;
+
+  constructor(path: string, name: string, value: unknown) {
+    this.#path = path;
+    this.#name = name;
+    this.value = value;
+  }
+
+  /** Ends in the line `path: field: problem`. */
+  refuse(problem: string): never {
+    refuse(
+      this.#path,
+      this.#name === "" ? problem : `${this.#name}: ${problem}`,
+    );
+  }
+
+  /** Checks the names of an object's fields and returns the way to each. */
+  object(
+    required: readonly string[],
+    optional: readonly string[],
+  ): (name: string) => Field {
+    const { value } = this;
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      this.refuse(`expected an object, found ${show(value)}`);
+    }
+    const known = [...required, ...optional];
+    // A Map, because the names come from the file: `__proto__` must be a name like any other.
+    const fields = new Map<string, unknown>(Object.entries(value));
+    for (const name of fields.keys()) {
+      if (known.includes(name)) continue;
+      this.#child(name, undefined).refuse(
+        `unknown field, known: ${known.join(", ")}`,
+      );
+    }
+    for (const name of required) {
+      if (!fields.has(name)) this.#child(name, undefined).refuse("missing");
+    }
+    return (name) => this.#child(name, fields.get(name));
+  }
+
+  /** The elements of a list with at least one and at most `max`. */
+  list(max: number): Field[] {
+    const { value } = this;
+    if (!Array.isArray(value)) {
+      this.refuse(`expected a list, found ${show(value)}`);
+    }
+    if (value.length === 0) this.refuse("empty, expected at least 1");
+    if (value.length > max) {
+      this.refuse(`${value.length}, expected at most ${max}`);
+    }
+    return value.map((element: unknown, at) =>
+      new Field(this.#path, `${this.#name}[${at}]`, element)
+    );
+  }
+
+  text(): string {
+    const { value } = this;
+    if (typeof value !== "string") {
+      this.refuse(`expected a text, found ${show(value)}`);
+    }
+    return value;
+  }
+
+  name(): string {
+    const text = this.text();
+    if (text.length > LIMITS.nameCharactersMax) {
+      this.refuse(
+        `${text.length} characters, expected 1 to ${LIMITS.nameCharactersMax}`,
+      );
+    }
+    if (!/^[a-z0-9][a-z0-9._-]*$/.test(text)) {
+      this.refuse(
+        `${
+          show(text)
+        } is not a name, expected a letter or a digit and then any of a-z 0-9 . _ -`,
+      );
+    }
+    return text;
+  }
+
+  integer(min: number, max: number): number {
+    const { value } = this;
+    if (typeof value !== "number" || !Number.isInteger(value)) {
+      this.refuse(`expected a whole number, found ${show(value)}`);
+    }
+    if (value < min || value > max) {
+      this.refuse(`${value} is out of range, expected ${min} to ${max}`);
+    }
+    return value;
+  }
+
+  #child(name: string, value: unknown): Field {
+    const plain = /^\w+$/.test(name) ? name : show(name);
+    const full = this.#name === "" ? plain : `${this.#name}.${plain}`;
+    return new Field(this.#path, full, value);
+  }
+}
+
+function parseNodes(list: Field): NodeConfig[] {
+  const nodes: NodeConfig[] = [];
+  const fieldOfId = new Map<string, string>();
+  const fieldOfPlace = new Map<string, string>();
+  for (const [at, element] of list.list(LIMITS.nodesMax).entries()) {
+    const field = element.object(["id", "address"], []);
+    const id = field("id").name();
+    const sameId = fieldOfId.get(id);
+    if (sameId !== undefined) {
+      field("id").refuse(`${show(id)} is already ${sameId}`);
+    }
+    fieldOfId.set(id, `nodes[${at}].id`);
+
+    const { host, port } = parseAddress(field("address"));
+    const place = `${placeOf(host)}:${port}`;
+    const samePlace = fieldOfPlace.get(place);
+    const address = field("address").text();
+    if (samePlace !== undefined) {
+      field("address").refuse(`${show(address)} is already ${samePlace}`);
+    }
+    fieldOfPlace.set(place, `nodes[${at}].address`);
+    nodes.push({ id, address, host, port });
+  }
+  return nodes;
+}
+
+function parseAddress(field: Field): { host: string; port: number } {
+  const text = field.text();
+  const colon = text.lastIndexOf(":");
+  if (colon < 0) field.refuse(`${show(text)} has no port, expected host:port`);
+  const hostText = text.slice(0, colon);
+  const portText = text.slice(colon + 1);
+  if (hostText === "") {
+    field.refuse(`${show(text)} has no host, expected host:port`);
+  }
+  const host = hostText.match(/^\[([0-9A-Fa-f:.]+)\]$/)?.[1] ??
+    hostText.match(/^[A-Za-z0-9]([A-Za-z0-9.-]*)$/)?.[0];
+  if (host === undefined || hostText.length > 253) {
+    field.refuse(
+      `${
+        show(hostText)
+      } is not a host, expected a name, an IPv4 address or an IPv6 address in brackets`,
+    );
+  }
+  if (host === "0.0.0.0" || /^[0:]+$/.test(host)) {
+    field.refuse(`${show(hostText)} is no address that other nodes can reach`);
+  }
+  if (!/^[0-9]+$/.test(portText)) {
+    field.refuse(`port ${show(portText)} is not a number, expected 1 to 65535`);
+  }
+  const port = Number(portText);
+  if (port < 1 || port > 65535) {
+    field.refuse(`port ${portText} is out of range, expected 1 to 65535`);
+  }
+  return { host, port };
+}
+
+/** Spellings of the same place, as one: two nodes must not listen on it. */
+function placeOf(host: string): string {
+  const lower = host.toLowerCase().replace(/\.$/, "");
+  return lower === "localhost" || lower === "::1" ? "127.0.0.1" : lower;
+}
+
+function parseSettings(field: Field): Settings {
+  if (field.value === undefined) return defaultSettings();
+  const given = field.object([], Object.keys(SETTINGS));
+  const settings = settingsFrom((name) => {
+    const { default: fallback, min, max } = SETTINGS[name];
+    const value = given(name);
+    return value.value === undefined ? fallback : value.integer(min, max);
+  });
+  for (const [name, min, why] of relations(settings)) {
+    if (settings[name] >= min) continue;
+    given(name).refuse(
+      `${settings[name]} is too small, expected at least ${min}: ${why}`,
+    );
+  }
+  return settings;
+}
+
+/** What one setting demands of another: `[setting, its least value, why]`. */
+function relations(
+  settings: Settings,
+): (readonly [keyof Settings, number, string])[] {
+  const { heartbeatTicks, electionTicksMin, electionTicksMax, tickMs } =
+    settings;
+  return [
+    [
+      "electionTicksMin",
+      4 * heartbeatTicks,
+      `4 times heartbeatTicks, or a few late heartbeats unseat a leader`,
+    ],
+    [
+      "electionTicksMax",
+      Math.ceil(1.5 * electionTicksMin),
+      `1.5 times electionTicksMin, or candidates meet again and again`,
+    ],
+    [
+      "requestTimeoutMs",
+      2 * electionTicksMax * tickMs,
+      `twice electionTicksMax × tickMs, or no request outlives an election`,
+    ],
+  ];
+}
+
+function settingsFrom(choose: (name: keyof Settings) => number): Settings {
+  return {
+    tickMs: choose("tickMs"),
+    heartbeatTicks: choose("heartbeatTicks"),
+    electionTicksMin: choose("electionTicksMin"),
+    electionTicksMax: choose("electionTicksMax"),
+    requestTimeoutMs: choose("requestTimeoutMs"),
+    requestBytesMax: choose("requestBytesMax"),
+    historyMs: choose("historyMs"),
+    historyRevisionsMax: choose("historyRevisionsMax"),
+    catchUpEntries: choose("catchUpEntries"),
+    diskFreeBytesMin: choose("diskFreeBytesMin"),
+  };
+}
+
+function noticesOf(nodes: readonly NodeConfig[]): string[] {
+  const count = nodes.length;
+  assert(count >= 1, `A cluster has ${count} nodes, expected 1 or more`);
+  if (count === 1) {
+    return ["1 node tolerates no failure: while it is down, nothing is served"];
+  }
+  if (count % 2 === 1) return [];
+  const failures = count / 2 - 1;
+  const fewer = count - 1;
+  const much = failures === 0 ? "no failure" : plural(failures, "failure");
+  const others = fewer === 1 ? "1 does" : `${fewer} do`;
+  return [
+    `${count} nodes tolerate ${much}, as ${others}; ${
+      count + 1
+    } would tolerate ${plural(failures + 1, "failure")}`,
+  ];
+}
+
+function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+function readFailure(error: unknown): string {
+  if (error instanceof Deno.errors.NotFound) return "no such file";
+  if (error instanceof Deno.errors.IsADirectory) return "is a directory";
+  if (error instanceof Deno.errors.NotCapable) {
+    return "no permission to read it, start with --allow-read";
+  }
+  return `cannot be read: ${error instanceof Error ? error.message : error}`;
+}
+
+function refuse(path: string, problem: string): never {
+  const line = `${path}: ${problem}`.replace(/[\s\p{Cc}]+/gu, " ").trim();
+  throw new DkvError("CONFIG_INVALID", line);
+}
+
+/** A value from the file, short enough for a line. */
+function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? "nothing";
+  return text.length <= 60 ? text : `${text.slice(0, 57)}…`;
+}
