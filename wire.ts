@@ -1,0 +1,342 @@
+/**
+ * The protobuf wire format, as far as dkv's own records need it: a pen that writes straight into
+ * one reused buffer and a reader that makes no intermediate objects. Used by `batch.ts`,
+ * `results.ts` and `sessions.ts`, whose messages `proto/entry.proto` describes.
+ *
+ * protobufjs reads and writes the same bytes (a test proves it) but allocates an object for each
+ * field that it writes and for each 64-bit number that it reads; every put of the cluster passes
+ * here once on its way in and once on every replica.
+ *
+ * Keys and client ids are strings of latin1 code units, one for each byte.
+ *
+ * @module
+ */
+import { assert, DkvError } from "./errors.ts";
+
+/** Protobuf's wire types, the low three bits of a tag. */
+const VARINT = 0;
+const FIXED64 = 1;
+const BYTES = 2;
+const FIXED32 = 5;
+
+/** A pen that had to write something bigger gives the memory back afterwards. */
+const BUFFER_KEPT_BYTES_MAX = 1 << 20;
+const BUFFER_FIRST_BYTES = 4096;
+
+/** Strings are built in pieces of this many bytes: a call takes only so many arguments. */
+const STRING_PIECE_BYTES = 8192;
+
+/** Writes one message. Fields must be written in the order of their numbers, as protobuf's own writers do. */
+export class Pen {
+  #buffer = new Uint8Array(BUFFER_FIRST_BYTES);
+  #view = new DataView(this.#buffer.buffer);
+  /** Everything below is written. */
+  #at = 0;
+
+  /** Forgets what was written: also after an exception in the middle of a message. */
+  reset(): void {
+    if (this.#buffer.length > BUFFER_KEPT_BYTES_MAX) {
+      this.#buffer = new Uint8Array(BUFFER_FIRST_BYTES);
+      this.#view = new DataView(this.#buffer.buffer);
+    }
+    this.#at = 0;
+  }
+
+  /** The message, as a copy of its own. */
+  finish(): Uint8Array {
+    return this.#buffer.slice(0, this.#at);
+  }
+
+  /** A field of type int64, bool or an enum; a safe integer. */
+  int64(field: number, value: number): void {
+    this.#reserve(20);
+    this.#small(field << 3 | VARINT);
+    this.#varint(value);
+  }
+
+  /** A bare int64 inside a packed field. */
+  packedInt64(value: number): void {
+    this.#reserve(10);
+    this.#varint(value);
+  }
+
+  /** A field of type sfixed64: the lease ids, which use all bits. */
+  sfixed64(field: number, value: bigint): void {
+    assert(
+      BigInt.asIntN(64, value) === value,
+      `Number does not fit in 64 bits: ${value}`,
+    );
+    this.#reserve(18);
+    this.#small(field << 3 | FIXED64);
+    this.#view.setBigInt64(this.#at, value, true);
+    this.#at += 8;
+  }
+
+  /** A field of type bytes. */
+  bytes(field: number, value: Uint8Array): void {
+    const length = value.length;
+    this.#reserve(20 + length);
+    this.#small(field << 3 | BYTES);
+    this.#small(length);
+    this.#buffer.set(value, this.#at);
+    this.#at += length;
+  }
+
+  /** A field of type bytes, from a string of latin1 code units. */
+  latin1(field: number, value: string): void {
+    const length = value.length;
+    this.#reserve(20 + length);
+    this.#small(field << 3 | BYTES);
+    this.#small(length);
+    const buffer = this.#buffer;
+    let at = this.#at;
+    let bits = 0;
+    for (let i = 0; i < length; i++) {
+      const code = value.charCodeAt(i);
+      bits |= code;
+      buffer[at++] = code;
+    }
+    assert(bits < 256, `String is not latin1: ${JSON.stringify(value)}`);
+    this.#at = at;
+  }
+
+  /** Opens a message (or packed) field; give what it returns to {@linkcode Pen.close}. */
+  open(field: number): number {
+    this.#reserve(11);
+    this.#small(field << 3 | BYTES);
+    return ++this.#at;
+  }
+
+  /**
+   * Closes it. One byte was kept for the length; a longer message moves up.
+   *
+   *     … tag [1] body      →      … tag [2 bytes] body
+   */
+  close(start: number): void {
+    const length = this.#at - start;
+    if (length < 128) {
+      this.#buffer[start - 1] = length;
+      return;
+    }
+    const more = length < 1 << 14
+      ? 1
+      : length < 1 << 21
+      ? 2
+      : length < 1 << 28
+      ? 3
+      : 4;
+    this.#reserve(more);
+    this.#buffer.copyWithin(start + more, start, this.#at);
+    const end = this.#at + more;
+    this.#at = start - 1;
+    this.#small(length);
+    this.#at = end;
+  }
+
+  #reserve(bytes: number): void {
+    const needed = this.#at + bytes;
+    if (needed <= this.#buffer.length) return;
+    const buffer = new Uint8Array(Math.max(needed, this.#buffer.length * 2));
+    buffer.set(this.#buffer.subarray(0, this.#at));
+    this.#buffer = buffer;
+    this.#view = new DataView(buffer.buffer);
+  }
+
+  /** A varint below 2^31, with room reserved. */
+  #small(value: number): void {
+    const buffer = this.#buffer;
+    let at = this.#at;
+    while (value > 127) {
+      buffer[at++] = (value & 127) | 128;
+      value >>>= 7;
+    }
+    buffer[at++] = value;
+    this.#at = at;
+  }
+
+  /** A varint of any safe integer, with room reserved. */
+  #varint(value: number): void {
+    if (value >= 0 && value <= 0x7fffffff && Number.isInteger(value)) {
+      return this.#small(value);
+    }
+    assert(
+      Number.isSafeInteger(value),
+      `Number is not a safe integer: ${value}`,
+    );
+    if (value >= 0) {
+      while (value > 0x7fffffff) {
+        this.#buffer[this.#at++] = (value & 127) | 128;
+        value = Math.floor(value / 128);
+      }
+      return this.#small(value);
+    }
+    let bits = BigInt.asUintN(64, BigInt(value));
+    while (bits > 127n) {
+      this.#buffer[this.#at++] = Number(bits & 127n) | 128;
+      bits >>= 7n;
+    }
+    this.#buffer[this.#at++] = Number(bits);
+  }
+}
+
+function malformed(what: string): DkvError {
+  return new DkvError("MALFORMED", `Record is malformed: ${what}`);
+}
+
+/**
+ * Reads one message. Bytes that are no message end in `DkvError` MALFORMED, as do numbers that
+ * are no safe integers.
+ */
+export class Reader {
+  readonly #data: Uint8Array;
+  #at = 0;
+  /** The end of the message or packed field that is being read. */
+  #end: number;
+
+  constructor(data: Uint8Array) {
+    this.#data = data;
+    this.#end = data.length;
+  }
+
+  /** The next field's tag (number × 8 + wire type), or 0 at the end of the message. */
+  tag(): number {
+    if (this.#at === this.#end) return 0;
+    const tag = this.#length();
+    if (tag < 8) throw malformed(`tag ${tag} before byte ${this.#at}`);
+    return tag;
+  }
+
+  /** True if the message or packed field has more. */
+  get more(): boolean {
+    return this.#at < this.#end;
+  }
+
+  /** Enters a message or packed field; give what it returns to {@linkcode Reader.leave}. */
+  enter(): number {
+    const length = this.#length();
+    const outer = this.#end;
+    if (length > outer - this.#at) {
+      throw malformed(`${length} bytes expected, ${outer - this.#at} left`);
+    }
+    this.#end = this.#at + length;
+    return outer;
+  }
+
+  leave(outer: number): void {
+    this.#at = this.#end;
+    this.#end = outer;
+  }
+
+  int64(): number {
+    const start = this.#at;
+    const data = this.#data;
+    const end = this.#end;
+    let at = start;
+    let value = 0;
+    let scale = 1;
+    while (at < end) {
+      const byte = data[at++]!;
+      value += (byte & 127) * scale;
+      if (byte < 128) {
+        this.#at = at;
+        if (value <= Number.MAX_SAFE_INTEGER) return value;
+        return this.#negative(start);
+      }
+      if (at - start === 10) break;
+      scale *= 128;
+    }
+    throw malformed(`number at byte ${start}`);
+  }
+
+  bool(): boolean {
+    return this.int64() !== 0;
+  }
+
+  sfixed64(): bigint {
+    const at = this.#take(8);
+    return new DataView(this.#data.buffer, this.#data.byteOffset + at, 8)
+      .getBigInt64(0, true);
+  }
+
+  /** A view of the bytes, not a copy. */
+  bytes(): Uint8Array {
+    const length = this.#length();
+    const start = this.#take(length);
+    return this.#data.subarray(start, start + length);
+  }
+
+  latin1(): string {
+    const length = this.#length();
+    const start = this.#take(length);
+    const data = this.#data;
+    if (length <= STRING_PIECE_BYTES) {
+      return fromLatin1(data.subarray(start, start + length));
+    }
+    let text = "";
+    for (let at = start; at < start + length; at += STRING_PIECE_BYTES) {
+      const end = Math.min(start + length, at + STRING_PIECE_BYTES);
+      text += fromLatin1(data.subarray(at, end));
+    }
+    return text;
+  }
+
+  /** Passes over a field that this version does not know. */
+  skip(tag: number): void {
+    switch (tag & 7) {
+      case VARINT:
+        while (this.#data[this.#take(1)]! > 127);
+        return;
+      case FIXED64:
+        this.#take(8);
+        return;
+      case BYTES:
+        this.#take(this.#length());
+        return;
+      case FIXED32:
+        this.#take(4);
+        return;
+      default:
+        throw malformed(`wire type ${tag & 7} before byte ${this.#at}`);
+    }
+  }
+
+  /** Moves past `count` bytes and says where they start. */
+  #take(count: number): number {
+    const start = this.#at;
+    if (count > this.#end - start) {
+      throw malformed(`${count} bytes expected, ${this.#end - start} left`);
+    }
+    this.#at = start + count;
+    return start;
+  }
+
+  /** A tag or a length: a varint below 2^31, most often one byte. */
+  #length(): number {
+    const at = this.#at;
+    if (at < this.#end) {
+      const byte = this.#data[at]!;
+      if (byte < 128) {
+        this.#at = at + 1;
+        return byte;
+      }
+    }
+    const length = this.int64();
+    if (length < 0 || length > 0x7fffffff) throw malformed(`length ${length}`);
+    return length;
+  }
+
+  /** A varint above 2^53 that started at `start`: a negative number, or too big. */
+  #negative(start: number): number {
+    let bits = 0n;
+    for (let at = start, shift = 0n; at < this.#at; at++, shift += 7n) {
+      bits |= BigInt(this.#data[at]! & 127) << shift;
+    }
+    const value = Number(BigInt.asIntN(64, bits));
+    if (!Number.isSafeInteger(value)) throw malformed(`number ${value}`);
+    return value;
+  }
+}
+
+function fromLatin1(data: Uint8Array): string {
+  return String.fromCharCode.apply(null, data as unknown as number[]);
+}
