@@ -5,8 +5,9 @@
  *
  * @module
  */
-import type { ErrorCode } from "./errors.ts";
 import type { StoredEntry } from "./batch.ts";
+import { assert, DkvError, type ErrorCode, unreachable } from "./errors.ts";
+import type { Pen, Reader } from "./wire.ts";
 
 /** The outcome of one operation inside a transaction. */
 export type OperationResult =
@@ -63,3 +64,279 @@ export type Result =
     readonly code: ErrorCode;
     readonly message: string;
   };
+
+/** How many bytes the entries in a result count. */
+export function resultBytes(result: Result): number {
+  switch (result.type) {
+    case "put":
+      return result.previous === null ? 0 : entryBytes(result.previous);
+    case "delete":
+      return sumBytes(result.previous);
+    case "transact":
+      return result.results.reduce(
+        (sum, one) => sum + operationResultBytes(one),
+        0,
+      );
+    case "lease":
+    case "revoked":
+    case "done":
+    case "error":
+      return 0;
+    default:
+      return unreachable(result);
+  }
+}
+
+function operationResultBytes(result: OperationResult): number {
+  const itself = 16;
+  switch (result.type) {
+    case "put":
+      return itself +
+        (result.previous === null ? 0 : entryBytes(result.previous));
+    case "delete":
+      return itself + sumBytes(result.previous);
+    case "get":
+      return itself + (result.entry === null ? 0 : entryBytes(result.entry));
+    case "list":
+      return itself + sumBytes(result.entries);
+    default:
+      return unreachable(result);
+  }
+}
+
+function sumBytes(entries: readonly StoredEntry[]): number {
+  return entries.reduce((sum, entry) => sum + entryBytes(entry), 0);
+}
+
+/** How many bytes an entry counts where results and pages are bounded. */
+export function entryBytes(entry: StoredEntry): number {
+  return entry.key.length + entry.value.length + ENTRY_OVERHEAD_BYTES;
+}
+
+/** What an entry counts beside its key and value. */
+const ENTRY_OVERHEAD_BYTES = 64;
+
+/** The result without the entries in it: what is left of a big one in a session. */
+export function stripResult(result: Result): Result {
+  switch (result.type) {
+    case "put":
+      return { ...result, previous: null };
+    case "delete":
+      return { ...result, previous: [] };
+    case "transact":
+      return { ...result, results: [] };
+    case "lease":
+    case "revoked":
+    case "done":
+    case "error":
+      return result;
+    default:
+      return unreachable(result);
+  }
+}
+
+/** Writes the fields of message Result of `proto/entry.proto`. Errors are not remembered, so not written. */
+export function writeResult(pen: Pen, result: Result): void {
+  switch (result.type) {
+    case "put": {
+      const start = pen.open(1);
+      pen.int64(1, result.revision);
+      pen.int64(2, result.version);
+      if (result.previous !== null) writeEntry(pen, 3, result.previous);
+      return pen.close(start);
+    }
+    case "delete": {
+      const start = pen.open(2);
+      pen.int64(1, result.revision);
+      pen.int64(2, result.deleted);
+      for (const entry of result.previous) writeEntry(pen, 3, entry);
+      return pen.close(start);
+    }
+    case "transact": {
+      const start = pen.open(3);
+      pen.int64(1, result.revision);
+      pen.int64(2, result.succeeded ? 1 : 0);
+      for (const one of result.results) {
+        const inner = pen.open(3);
+        writeOperationResult(pen, one);
+        pen.close(inner);
+      }
+      return pen.close(start);
+    }
+    case "lease": {
+      const start = pen.open(4);
+      pen.sfixed64(1, result.lease);
+      pen.int64(2, result.ttlMs);
+      return pen.close(start);
+    }
+    case "revoked": {
+      const start = pen.open(5);
+      pen.int64(1, result.revision);
+      pen.int64(2, result.deleted);
+      return pen.close(start);
+    }
+    case "done":
+      return pen.close(pen.open(6));
+    case "error":
+      return assert(false, `An error is not remembered: ${result.code}`);
+    default:
+      unreachable(result);
+  }
+}
+
+function writeOperationResult(pen: Pen, result: OperationResult): void {
+  switch (result.type) {
+    case "put": {
+      const start = pen.open(1);
+      pen.int64(1, result.version);
+      if (result.previous !== null) writeEntry(pen, 2, result.previous);
+      return pen.close(start);
+    }
+    case "delete": {
+      const start = pen.open(2);
+      pen.int64(1, result.deleted);
+      for (const entry of result.previous) writeEntry(pen, 2, entry);
+      return pen.close(start);
+    }
+    case "get": {
+      const start = pen.open(3);
+      if (result.entry !== null) writeEntry(pen, 1, result.entry);
+      return pen.close(start);
+    }
+    case "list": {
+      const start = pen.open(4);
+      for (const entry of result.entries) writeEntry(pen, 1, entry);
+      pen.int64(2, result.more ? 1 : 0);
+      return pen.close(start);
+    }
+    default:
+      unreachable(result);
+  }
+}
+
+function writeEntry(pen: Pen, field: number, entry: StoredEntry): void {
+  const start = pen.open(field);
+  pen.latin1(1, entry.key);
+  pen.bytes(2, entry.value);
+  pen.int64(3, entry.createRevision);
+  pen.int64(4, entry.modRevision);
+  pen.int64(5, entry.version);
+  if (entry.lease !== 0n) pen.sfixed64(6, entry.lease);
+  pen.close(start);
+}
+
+function corrupt(what: string): DkvError {
+  return new DkvError(
+    "DATA_CORRUPT",
+    `Remembered result is malformed: ${what}`,
+  );
+}
+
+/** Reads what {@linkcode writeResult} wrote. Values are views of the reader's data. */
+export function readResult(reader: Reader): Result {
+  const tag = reader.tag();
+  const outer = reader.enter();
+  const result = readResultBody(reader, tag >> 3);
+  reader.leave(outer);
+  return result;
+}
+
+function readResultBody(reader: Reader, field: number): Result {
+  const { first, second, entries, results, lease } = readFields(reader, field);
+  switch (field) {
+    case 1:
+      return {
+        type: "put",
+        revision: first,
+        version: second,
+        previous: entries[0] ?? null,
+      };
+    case 2:
+      return {
+        type: "delete",
+        revision: first,
+        deleted: second,
+        previous: entries,
+      };
+    case 3:
+      return {
+        type: "transact",
+        revision: first,
+        succeeded: second !== 0,
+        results,
+      };
+    case 4:
+      return { type: "lease", lease, ttlMs: second };
+    case 5:
+      return { type: "revoked", revision: first, deleted: second };
+    case 6:
+      return { type: "done" };
+    default:
+      throw corrupt(`field ${field}`);
+  }
+}
+
+/** The results' messages share their shape: two numbers (or a lease and a number), then a list. */
+function readFields(reader: Reader, field: number) {
+  let first = 0;
+  let second = 0;
+  let lease = 0n;
+  const entries: StoredEntry[] = [];
+  const results: OperationResult[] = [];
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === 1 << 3) first = reader.int64();
+    else if (tag === (1 << 3 | 1)) lease = reader.sfixed64();
+    else if (tag === 2 << 3) second = reader.int64();
+    else if (tag !== (3 << 3 | 2)) {
+      throw corrupt(`field ${tag >> 3} in field ${field}`);
+    } else if (field === 3) results.push(readOperationResult(reader));
+    else entries.push(readEntry(reader));
+  }
+  return { first, second, lease, entries, results };
+}
+
+function readOperationResult(reader: Reader): OperationResult {
+  const end = reader.enter();
+  const field = reader.tag() >> 3;
+  const outer = reader.enter();
+  let number = 0;
+  const entries: StoredEntry[] = [];
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if ((tag & 7) === 0) number = reader.int64();
+    else if ((tag & 7) === 2) entries.push(readEntry(reader));
+    else throw corrupt(`field ${tag >> 3} in operation ${field}`);
+  }
+  reader.leave(outer);
+  reader.leave(end);
+  switch (field) {
+    case 1:
+      return { type: "put", version: number, previous: entries[0] ?? null };
+    case 2:
+      return { type: "delete", deleted: number, previous: entries };
+    case 3:
+      return { type: "get", entry: entries[0] ?? null };
+    case 4:
+      return { type: "list", entries, more: number !== 0 };
+    default:
+      throw corrupt(`operation ${field}`);
+  }
+}
+
+function readEntry(reader: Reader): StoredEntry {
+  const outer = reader.enter();
+  let key = "";
+  let value: Uint8Array = new Uint8Array(0);
+  const numbers = [0, 0, 0];
+  let lease = 0n;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === (1 << 3 | 2)) key = reader.latin1();
+    else if (tag === (2 << 3 | 2)) value = reader.bytes();
+    else if (tag === (6 << 3 | 1)) lease = reader.sfixed64();
+    else if (tag >= 3 << 3 && tag <= 5 << 3 && (tag & 7) === 0) {
+      numbers[(tag >> 3) - 3] = reader.int64();
+    } else throw corrupt(`field ${tag >> 3} in an entry`);
+  }
+  reader.leave(outer);
+  const [createRevision = 0, modRevision = 0, version = 0] = numbers;
+  return { key, value, createRevision, modRevision, version, lease };
+}

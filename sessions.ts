@@ -1,13 +1,35 @@
 /**
- * Client sessions of the store: what makes a retried write apply once. Used by `store.ts`.
+ * Client sessions of the store: what makes a retried write apply once. For each client the results
+ * of its latest changes are remembered, by sequence number, until the client says that it has seen
+ * them (`doneBelow`). Used by `store.ts`.
+ *
+ * Only what changed something is remembered: a repetition of a failed or void command is judged
+ * afresh, which a client cannot tell from a slow first attempt. A result with more than a kilobyte
+ * of entries is remembered without them: its repetition answers with the same revision and counts,
+ * but no entries.
+ *
+ * A client that was silent for `sessionTtlMs` of log time is forgotten; a write that it repeats
+ * after that is a new write.
  *
  * @module
  */
+import type { WriteId } from "./batch.ts";
+import type { Digest } from "./digest.ts";
+import { assert } from "./errors.ts";
+import {
+  readResult,
+  type Result,
+  resultBytes,
+  stripResult,
+  writeResult,
+} from "./results.ts";
+import { Pen, Reader } from "./wire.ts";
 
 /** A session on disk. */
 export interface SessionRow {
   /** The client's id: latin1, 1 to 32 bytes. */
   readonly client: string;
+  /** Message Session of `proto/entry.proto`. */
   readonly data: Uint8Array;
 }
 
@@ -17,4 +39,291 @@ export interface SessionRows {
   putSession(row: SessionRow): void;
   removeSession(client: string): void;
   sessions(): SessionRow[];
+}
+
+export interface SessionLimits {
+  readonly sessionsMax: number;
+  /** How many results are remembered for one client. */
+  readonly sessionResultsMax: number;
+  /** In log time. */
+  readonly sessionTtlMs: number;
+}
+
+/** Where in the log a command stands. */
+export interface LogPlace {
+  readonly index: number;
+  /** Among the commands of its entry. */
+  readonly place: number;
+  readonly timeMs: number;
+}
+
+/** A result with more than this in entries is remembered without them. */
+const REMEMBERED_BYTES_MAX = 1024;
+/** How many silent clients are forgotten with one entry: the work of an entry is bounded. */
+const EXPIRIES_PER_ENTRY_MAX = 100;
+
+interface Session {
+  readonly client: string;
+  doneBelow: number;
+  /** When the client last wrote: what decides who is forgotten. */
+  active: LogPlace;
+  /** By sequence, all at or above `doneBelow`. At most `sessionResultsMax`. */
+  readonly results: Map<number, Result>;
+}
+
+export class Sessions {
+  readonly #rows: SessionRows;
+  readonly #limits: SessionLimits;
+  readonly #digest: Digest;
+  /** The least recently active first. */
+  readonly #sessions = new Map<string, Session>();
+  /** Sessions whose row is out of date. */
+  readonly #dirty = new Set<Session>();
+  /** The last in `#sessions`. */
+  #latest: Session | null = null;
+
+  /** Reads the sessions from disk. */
+  constructor(
+    rows: SessionRows,
+    options: { limits: SessionLimits; digest: Digest },
+  ) {
+    this.#rows = rows;
+    this.#limits = options.limits;
+    this.#digest = options.digest;
+    const sessions = rows.sessions().map(decodeSession);
+    sessions.sort((a, b) =>
+      a.active.index - b.active.index || a.active.place - b.active.place
+    );
+    for (const session of sessions) this.#sessions.set(session.client, session);
+    this.#latest = sessions.at(-1) ?? null;
+  }
+
+  get size(): number {
+    return this.#sessions.size;
+  }
+
+  /** Decides about a write: null if it is to be applied, otherwise what to answer instead. */
+  admit(writeId: WriteId, at: LogPlace): Result | null {
+    const { client, sequence, doneBelow } = writeId;
+    if (client === "" || !(sequence >= 1) || !(doneBelow >= 0)) {
+      return refusal(
+        "MALFORMED",
+        `Write id is malformed: client of ${client.length} bytes, sequence ${sequence}, ` +
+          `done below ${doneBelow}`,
+      );
+    }
+    const session = this.#sessions.get(client);
+    if (session !== undefined) {
+      this.#touch(session, at);
+      this.#settle(session, doneBelow);
+      const known = session.results.get(sequence);
+      if (known !== undefined) return known;
+    }
+    const floor = session?.doneBelow ?? doneBelow;
+    if (sequence < floor) {
+      return refusal(
+        "SEQUENCE_STALE",
+        `Sequence ${sequence} is stale: the client was answered for all below ${floor}`,
+      );
+    }
+    if (session !== undefined) {
+      const { sessionResultsMax } = this.#limits;
+      if (session.results.size < sessionResultsMax) return null;
+      return refusal(
+        "OVERLOADED",
+        `Too many results are remembered for the client: ${sessionResultsMax}; ` +
+          `it must say which ones it has seen`,
+      );
+    }
+    if (this.#sessions.size < this.#limits.sessionsMax) return null;
+    return refusal(
+      "OVERLOADED",
+      `Too many clients: ${this.#limits.sessionsMax}`,
+    );
+  }
+
+  /** Remembers what an admitted write did. */
+  remember(writeId: WriteId, options: { result: Result; at: LogPlace }): void {
+    const { client, sequence, doneBelow } = writeId;
+    const { result, at } = options;
+    let session = this.#sessions.get(client);
+    if (session === undefined) {
+      session = { client, doneBelow: 0, active: at, results: new Map() };
+      this.#sessions.set(client, session);
+      this.#latest = session;
+      this.#dirty.add(session);
+      this.#settle(session, doneBelow);
+    }
+    this.#digest.text(client);
+    this.#digest.number(sequence);
+    const small = resultBytes(result) <= REMEMBERED_BYTES_MAX;
+    session.results.set(sequence, small ? result : stripResult(result));
+  }
+
+  /** Forgets clients that were silent for too long. */
+  expire(timeMs: number): void {
+    let count = 0;
+    for (const session of this.#sessions.values()) {
+      const idleMs = timeMs - session.active.timeMs;
+      if (
+        idleMs < this.#limits.sessionTtlMs || count === EXPIRIES_PER_ENTRY_MAX
+      ) return;
+      count++;
+      this.#sessions.delete(session.client);
+      this.#dirty.delete(session);
+      if (this.#latest === session) this.#latest = null;
+      this.#rows.removeSession(session.client);
+      this.#digest.text(session.client);
+      this.#digest.number(session.doneBelow);
+    }
+  }
+
+  /** Writes the rows of the sessions that changed: once for each, at the end of an entry. */
+  flush(): void {
+    for (const session of this.#dirty) {
+      this.#rows.putSession({
+        client: session.client,
+        data: encodeSession(session),
+      });
+    }
+    this.#dirty.clear();
+  }
+
+  #touch(session: Session, at: LogPlace): void {
+    session.active = at;
+    this.#dirty.add(session);
+    if (this.#latest === session) return;
+    this.#latest = session;
+    this.#sessions.delete(session.client);
+    this.#sessions.set(session.client, session);
+  }
+
+  /** Drops the results that the client has seen. */
+  #settle(session: Session, doneBelow: number): void {
+    const { results } = session;
+    if (doneBelow <= session.doneBelow) return;
+    if (doneBelow - session.doneBelow < results.size) {
+      for (let i = session.doneBelow; i < doneBelow; i++) results.delete(i);
+    } else {
+      for (const sequence of results.keys()) {
+        if (sequence < doneBelow) results.delete(sequence);
+      }
+    }
+    session.doneBelow = doneBelow;
+    this.#digest.text(session.client);
+    this.#digest.number(doneBelow);
+  }
+}
+
+function refusal(
+  code: "MALFORMED" | "SEQUENCE_STALE" | "OVERLOADED",
+  message: string,
+): Result {
+  return { type: "error", code, message };
+}
+
+const pen = new Pen();
+
+/**
+ * Results of puts without a previous entry, which are nearly all there are, go into one packed
+ * field of triples: each sequence and revision as the difference to the triple before.
+ */
+function encodeSession(session: Session): Uint8Array {
+  const { doneBelow, active, results } = session;
+  pen.reset();
+  pen.int64(1, doneBelow);
+  pen.int64(2, active.timeMs);
+  pen.int64(3, active.index);
+  pen.int64(4, active.place);
+  const puts = pen.open(5);
+  let lastSequence = doneBelow;
+  let lastRevision = 0;
+  let others = 0;
+  for (const [sequence, result] of results) {
+    if (result.type !== "put" || result.previous !== null) {
+      others++;
+      continue;
+    }
+    pen.packedSint64(sequence - lastSequence);
+    pen.packedSint64(result.revision - lastRevision);
+    pen.packedSint64(result.version);
+    lastSequence = sequence;
+    lastRevision = result.revision;
+  }
+  pen.close(puts);
+  if (others > 0) writeOthers(results);
+  return pen.finish();
+}
+
+function writeOthers(results: ReadonlyMap<number, Result>): void {
+  for (const [sequence, result] of results) {
+    if (result.type === "put" && result.previous === null) continue;
+    const start = pen.open(6);
+    pen.int64(1, sequence);
+    const inner = pen.open(2);
+    writeResult(pen, result);
+    pen.close(inner);
+    pen.close(start);
+  }
+}
+
+function decodeSession(row: SessionRow): Session {
+  const reader = new Reader(row.data);
+  const numbers = [0, 0, 0, 0];
+  const results = new Map<number, Result>();
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === (5 << 3 | 2)) {
+      readPuts(reader, { doneBelow: numbers[0]!, results });
+    } else if (tag === (6 << 3 | 2)) readOther(reader, results);
+    else {
+      assert(
+        (tag & 7) === 0 && tag <= 4 << 3,
+        `Session has a field ${tag >> 3}`,
+      );
+      numbers[(tag >> 3) - 1] = reader.int64();
+    }
+  }
+  const [doneBelow = 0, timeMs = 0, index = 0, place = 0] = numbers;
+  return {
+    client: row.client,
+    doneBelow,
+    active: { index, place, timeMs },
+    results,
+  };
+}
+
+function readPuts(
+  reader: Reader,
+  options: { doneBelow: number; results: Map<number, Result> },
+): void {
+  const outer = reader.enter();
+  let sequence = options.doneBelow;
+  let revision = 0;
+  while (reader.more) {
+    sequence += reader.packedSint64();
+    revision += reader.packedSint64();
+    const version = reader.packedSint64();
+    options.results.set(sequence, {
+      type: "put",
+      revision,
+      version,
+      previous: null,
+    });
+  }
+  reader.leave(outer);
+}
+
+function readOther(reader: Reader, results: Map<number, Result>): void {
+  const outer = reader.enter();
+  let sequence = 0;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === 1 << 3) {
+      sequence = reader.int64();
+      continue;
+    }
+    const inner = reader.enter();
+    results.set(sequence, readResult(reader));
+    reader.leave(inner);
+  }
+  reader.leave(outer);
 }

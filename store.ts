@@ -1,114 +1,64 @@
 /**
- * The replicated state of a group: keys with all their versions, leases and client sessions.
- * {@linkcode Store.apply} is a function of the state and the log entry alone; `group.ts` calls it,
- * `service.ts` reads from it, `disk.ts` keeps its rows.
+ * The replicated state of a group: keys with all their versions (`versions.ts`), leases
+ * (`leases.ts`) and client sessions (`sessions.ts`). {@linkcode Store.apply} is a function of the
+ * state and the log entry alone; `group.ts` calls it, `service.ts` reads, `disk.ts` keeps the rows.
  *
  * @module
  */
-import type { Batch, Key, KeyRange, StoredEntry } from "./batch.ts";
-import type { LeaseRow, LeaseRows } from "./leases.ts";
-import type { Result } from "./results.ts";
-import type { SessionRow, SessionRows } from "./sessions.ts";
+import type {
+  Batch,
+  Command,
+  DeleteOperation,
+  Key,
+  KeyRange,
+  Operation,
+  PutOperation,
+  Request,
+  StoredEntry,
+  TransactRequest,
+} from "./batch.ts";
+import { holds, writesTwice } from "./conditions.ts";
+import { Digest } from "./digest.ts";
+import { assert, type ErrorCode, unreachable } from "./errors.ts";
+import { type LeaseRow, Leases } from "./leases.ts";
+import { entryBytes, type OperationResult, type Result } from "./results.ts";
+import type { Rows, StoreState } from "./rows.ts";
+import {
+  type LogPlace,
+  type SessionLimits,
+  type SessionRow,
+  Sessions,
+} from "./sessions.ts";
+import {
+  type HistoryOptions,
+  type HistoryPage,
+  type ListOptions,
+  type ListPage,
+  Versions,
+  type WatchEvent,
+} from "./versions.ts";
 
-export type { LeaseRow, SessionRow };
-export type { OperationResult, Result } from "./results.ts";
-
-/** One version of one key, as the disk keeps it. */
-export interface EventRow extends EventMeta {
-  /** Empty for a delete. */
-  readonly value: Uint8Array;
-}
-
-/** A row without its value. A delete has `createRevision` 0, `version` 0 and `lease` 0n. */
-export interface EventMeta {
-  /** From 1, one more with each row, in the order of revisions and, within one, of operations. */
-  readonly position: number;
-  readonly revision: number;
-  readonly key: Key;
-  readonly type: "put" | "delete";
-  readonly createRevision: number;
-  readonly version: number;
-  readonly lease: bigint;
-}
-
-/**
- * What the store needs of a disk. Everything it writes belongs to the open transaction, together
- * with {@linkcode StoreState}. An exception is fatal to the node: it is never an answer.
- */
-export interface Rows extends LeaseRows, SessionRows {
-  appendEvent(row: EventRow): void;
-  /** Throws `DkvError` DATA_CORRUPT on a bad checksum. */
-  readEvent(position: number): EventRow;
-  removeEvents(positions: readonly number[]): void;
-  /** Up to `limit` rows at or after position `from`, ascending, without values. */
-  scanEvents(from: number, limit: number): EventMeta[];
-}
-
-/** What is saved with every commit beside the rows: small and fixed. */
-export interface StoreState {
-  readonly appliedIndex: number;
-  readonly appliedTerm: number;
-  /** The revision of the last change; 0 in an empty store. */
-  readonly revision: number;
-  /** The last position given to a row. */
-  readonly position: number;
-  /** Reads and watches below this revision are refused. */
-  readonly compactRevision: number;
-  /** Rows are removed up to this compact revision, or are being removed. Of this node alone. */
-  readonly physicalRevision: number;
-  /** Where the removal goes on; 0 if it has reached `physicalRevision`. Of this node alone. */
-  readonly physicalPosition: number;
-  /** Log time. */
-  readonly timeMs: number;
-  /** Digest of everything applied: equal on all replicas at an equal `appliedIndex`. */
-  readonly hash: number;
-  /** Empty until the cluster was identified. */
-  readonly clusterId: string;
-}
-
-export const EMPTY_STATE: StoreState = {
-  appliedIndex: 0,
-  appliedTerm: 0,
-  revision: 0,
-  position: 0,
-  compactRevision: 0,
-  physicalRevision: 0,
-  physicalPosition: 0,
-  timeMs: 0,
-  hash: 0,
-  clusterId: "",
+export type {
+  HistoryOptions,
+  HistoryPage,
+  LeaseRow,
+  ListOptions,
+  ListPage,
+  SessionRow,
+  WatchEvent,
 };
+export type { OperationResult, Result } from "./results.ts";
+export { EMPTY_STATE } from "./rows.ts";
+export type { EventMeta, EventRow, Rows, StoreState } from "./rows.ts";
+
+/** How many leases one entry may let run out; the rest wait for the next entry. */
+const LEASE_EXPIRIES_PER_ENTRY_MAX = 500;
 
 /** Bounds that `apply` depends on: they must be the same on all replicas. */
-export interface StoreLimits {
-  /** How many leases one entry may let run out; the rest wait for the next entry. */
-  readonly leaseExpiriesPerEntryMax: number;
+export interface StoreLimits extends SessionLimits {
   readonly leasesMax: number;
-  readonly sessionsMax: number;
-  /** How many results are remembered for one client. */
-  readonly sessionResultsMax: number;
-  /** In log time: how long a client must have been silent before it may be forgotten. */
-  readonly sessionTtlMs: number;
-  /** How many bytes of old or listed entries one command may answer with. */
-  readonly resultBytesMax: number;
-}
-
-export const STORE_LIMITS: StoreLimits = {
-  leaseExpiriesPerEntryMax: 500,
-  leasesMax: 1_000_000,
-  sessionsMax: 10_000,
-  sessionResultsMax: 4_096,
-  sessionTtlMs: 3_600_000,
-  resultBytesMax: 4 << 20,
-};
-
-/** One change of one key: the entry after it. A delete has only `key` and `modRevision`. */
-export interface WatchEvent extends StoredEntry {
-  readonly type: "put" | "delete";
-  /** The row of the entry before the change; 0 if there was none. */
-  readonly previousPosition: number;
-  /** The entry before the change: filled in by the watchers for those who asked. */
-  readonly previous: StoredEntry | null;
+  /** How many bytes of entries one command may answer with. */
+  readonly responseBytesMax: number;
 }
 
 /** One entry of the log, decoded; `batch` is null for an empty or a configuration entry. */
@@ -118,87 +68,595 @@ export interface AppliedEntry {
   readonly batch: Batch | null;
 }
 
+/** What became of one command. */
+export interface AppliedResult {
+  readonly origin: number;
+  readonly id: number;
+  readonly result: Result;
+}
+
 /** What an entry did. */
 export interface Applied {
   /** One for each command, in order. */
-  readonly results: readonly {
-    readonly origin: number;
-    readonly id: number;
-    readonly result: Result;
-  }[];
-  /** Whole revisions, ascending. Give them to `Watchers.publish` before the next `compactSlice`. */
+  readonly results: readonly AppliedResult[];
+  /** Whole revisions, ascending. Give them to `Watchers.publish` before anything else is done. */
   readonly events: readonly WatchEvent[];
-}
-
-export interface ListOptions {
-  /** 0 means now. */
-  readonly revision: number;
-  /** 0 means no limit. */
-  readonly limit: number;
-  readonly keysOnly: boolean;
-  readonly reverse: boolean;
-  /** A page ends when it is at least this big; it always has one entry if there is one. */
-  readonly bytesMax: number;
-}
-
-/** One page. Go on after its last key, at its revision. */
-export interface ListPage {
-  readonly entries: readonly StoredEntry[];
-  /** True if `limit` or `bytesMax` left keys out. */
-  readonly more: boolean;
-  readonly revision: number;
-}
-
-export interface HistoryOptions {
-  /** The first revision wanted. */
-  readonly fromRevision: number;
-  readonly range: KeyRange;
-  readonly withPrevious: boolean;
-  readonly noPuts: boolean;
-  readonly noDeletes: boolean;
-  /** The page ends after the revision that reaches one of these bounds. */
-  readonly eventsMax: number;
-  readonly bytesMax: number;
-  /** How many rows may be looked at, matching or not. */
-  readonly rowsMax: number;
-}
-
-/** Whole revisions of history. */
-export interface HistoryPage {
-  readonly events: readonly WatchEvent[];
-  /** Every matching change up to and including this revision is in the page or before it. */
-  readonly throughRevision: number;
 }
 
 export interface LeaseInfo {
   readonly lease: bigint;
   /** What was granted. */
   readonly ttlMs: number;
-  /** What is left, in log time; 0 or less if the lease is about to run out. */
+  /** What is left, in log time; 0 if the lease is about to run out. */
   readonly remainingMs: number;
 }
 
 export interface StoreMetrics {
+  /** Keys that exist now. */
   readonly keys: number;
   readonly sessions: number;
   readonly leases: number;
 }
 
-/*
- * class Store {
- *   static load(rows: Rows, state: StoreState, limits?: StoreLimits): Store;
- *   apply(entry: AppliedEntry): Applied;
- *   get state(): StoreState;
- *   get revision(): number; get compactRevision(): number; get timeMs(): number;
- *   get(key: Key, revision: number): StoredEntry | null;
- *   list(range: KeyRange, options: ListOptions): ListPage;
- *   count(range: KeyRange, revision: number): number;
- *   history(options: HistoryOptions): HistoryPage;
- *   leaseInfo(lease: bigint): LeaseInfo | null;
- *   leaseKeys(lease: bigint): Key[];
- *   dueLeases(timeMs: number): boolean;
- *   nextLeaseDeadlineMs(): number | null;
- *   compactSlice(rowsMax: number): boolean;
- *   metrics(): StoreMetrics;
- * }
- */
+function refusal(code: ErrorCode, message: string): Result {
+  return { type: "error", code, message };
+}
+
+function unknownLease(lease: bigint): Result {
+  return refusal("LEASE_NOT_FOUND", `Lease not found: ${lease}`);
+}
+
+/** The range of one key. */
+function only(key: Key): KeyRange {
+  return { start: key, end: key + "\0" };
+}
+
+export class Store {
+  readonly #limits: StoreLimits;
+  readonly #versions: Versions;
+  readonly #leases: Leases;
+  readonly #sessions: Sessions;
+  readonly #digest: Digest;
+  #appliedIndex: number;
+  #appliedTerm: number;
+  #timeMs: number;
+  #hash: number;
+  #clusterId: string;
+  /** What the entry that is being applied has changed. */
+  #events: WatchEvent[] = [];
+
+  /** Rebuilds what is in memory from the rows and the state that was saved with them. */
+  static load(rows: Rows, state: StoreState, limits: StoreLimits): Store {
+    return new Store(rows, { state, limits });
+  }
+
+  private constructor(
+    rows: Rows,
+    options: { state: StoreState; limits: StoreLimits },
+  ) {
+    const { state, limits } = options;
+    this.#limits = limits;
+    this.#digest = new Digest(state.hash);
+    this.#leases = new Leases(rows);
+    this.#sessions = new Sessions(rows, { limits, digest: this.#digest });
+    const attach = (key: Key, lease: bigint) => this.#leases.attach(key, lease);
+    this.#versions = new Versions(rows, { state, attach });
+    this.#appliedIndex = state.appliedIndex;
+    this.#appliedTerm = state.appliedTerm;
+    this.#timeMs = state.timeMs;
+    this.#hash = state.hash;
+    this.#clusterId = state.clusterId;
+  }
+
+  /** What must be saved with the rows: after each `apply` and each `compactSlice`. */
+  get state(): StoreState {
+    return {
+      ...this.#versions.state,
+      appliedIndex: this.#appliedIndex,
+      appliedTerm: this.#appliedTerm,
+      timeMs: this.#timeMs,
+      hash: this.#hash,
+      clusterId: this.#clusterId,
+    };
+  }
+
+  get revision(): number {
+    return this.#versions.revision;
+  }
+
+  get compactRevision(): number {
+    return this.#versions.compactRevision;
+  }
+
+  get appliedIndex(): number {
+    return this.#appliedIndex;
+  }
+
+  get metrics(): StoreMetrics {
+    return {
+      keys: this.#versions.size,
+      sessions: this.#sessions.size,
+      leases: this.#leases.size,
+    };
+  }
+
+  /**
+   * Applies the next entry of the log. Everything depends on the state and the entry alone: no
+   * clock (a batch carries log time), no chance, nothing of this replica (raft-pitfalls F11). An
+   * exception is fatal to the replica: a part of the entry may have been applied.
+   *
+   * First log time advances, and leases that are due run out; then the commands, in order.
+   */
+  apply(entry: AppliedEntry): Applied {
+    const { index, term, batch } = entry;
+    assert(
+      index === this.#appliedIndex + 1,
+      `Entry ${index} after entry ${this.#appliedIndex}`,
+    );
+    this.#digest.number(index);
+    this.#digest.number(term);
+    const events: WatchEvent[] = [];
+    this.#events = events;
+    if (batch !== null && batch.timeMs > this.#timeMs) {
+      this.#timeMs = batch.timeMs;
+    }
+    this.#digest.number(this.#timeMs);
+    this.#expireLeases();
+    this.#sessions.expire(this.#timeMs);
+    const results: AppliedResult[] = [];
+    for (const command of batch?.commands ?? []) {
+      const at = { index, place: results.length, timeMs: this.#timeMs };
+      results.push({
+        origin: command.origin,
+        id: command.id,
+        result: this.#applyCommand(command, at),
+      });
+    }
+    this.#sessions.flush();
+    this.#appliedIndex = index;
+    this.#appliedTerm = term;
+    this.#hash = this.#digest.seal();
+    return { results, events };
+  }
+
+  /** Leases run out in the order of their deadlines, each in a revision of its own. */
+  #expireLeases(): void {
+    for (let count = 0; count < LEASE_EXPIRIES_PER_ENTRY_MAX; count++) {
+      const next = this.#leases.next;
+      if (next === undefined || next.deadlineMs > this.#timeMs) return;
+      this.#endLease(next.lease);
+    }
+  }
+
+  /** Applies one command, at most once if it has a write id. */
+  #applyCommand(command: Command, at: LogPlace): Result {
+    const { writeId, request } = command;
+    if (writeId === null) return this.#applyRequest(request, at).result;
+    const answer = this.#sessions.admit(writeId, at);
+    if (answer !== null) return answer;
+    const { result, changed } = this.#applyRequest(request, at);
+    if (changed) this.#sessions.remember(writeId, { result, at });
+    return result;
+  }
+
+  #applyRequest(
+    request: Request,
+    at: LogPlace,
+  ): { result: Result; changed: boolean } {
+    const before = this.#versions.revision;
+    switch (request.type) {
+      case "put":
+      case "delete":
+      case "transact": {
+        const result = request.type === "put"
+          ? this.#put(request)
+          : request.type === "delete"
+          ? this.#delete(request)
+          : this.#transact(request);
+        return { result, changed: this.#versions.revision !== before };
+      }
+      case "grant":
+      case "revoke":
+      case "keepAlive":
+      case "compact":
+      case "identify": {
+        const result = this.#administer(request, at);
+        return { result, changed: result.type !== "error" };
+      }
+      default:
+        return unreachable(request);
+    }
+  }
+
+  #administer(
+    request: Exclude<Request, Operation | TransactRequest>,
+    at: LogPlace,
+  ): Result {
+    switch (request.type) {
+      case "grant":
+        return this.#grant(request, at);
+      case "revoke": {
+        if (!this.#leases.has(request.lease)) {
+          return unknownLease(request.lease);
+        }
+        const deleted = this.#endLease(request.lease);
+        return { type: "revoked", revision: this.#versions.revision, deleted };
+      }
+      case "keepAlive": {
+        const row = this.#leases.get(request.lease);
+        if (row === undefined) return unknownLease(request.lease);
+        this.#leases.renew(row.lease, this.#timeMs + row.ttlMs);
+        this.#digest.bigint(row.lease);
+        return { type: "lease", lease: row.lease, ttlMs: row.ttlMs };
+      }
+      case "compact":
+        return this.#compact(request.revision);
+      case "identify":
+        return this.#identify(request.clusterId);
+      default:
+        return unreachable(request);
+    }
+  }
+
+  #put(put: PutOperation): Result {
+    const error = this.#checkPut(put);
+    if (error !== null) return error;
+    const revision = this.#versions.revision + 1;
+    const { version, previous } = this.#doPut(put, revision);
+    return { type: "put", revision, version, previous };
+  }
+
+  #delete(operation: DeleteOperation): Result {
+    if (operation.returnPrevious) {
+      const error = this.#checkResultBytes([operation]);
+      if (error !== null) return error;
+    }
+    const { deleted, previous } = this.#doDelete(
+      operation,
+      this.#versions.revision + 1,
+    );
+    return {
+      type: "delete",
+      revision: this.#versions.revision,
+      deleted,
+      previous,
+    };
+  }
+
+  /** Nothing is done before everything is checked. */
+  #transact(request: TransactRequest): Result {
+    const twice = writesTwice(request.then) ?? writesTwice(request.else);
+    if (twice !== null) {
+      return refusal(
+        "DUPLICATE_KEY",
+        `Transaction writes a key twice: ${JSON.stringify(twice)}`,
+      );
+    }
+    const succeeded = request.compares.every((compare) =>
+      holds(compare, {
+        record: this.#versions.find(compare.key),
+        read: (position) => this.#versions.read(position).value,
+      })
+    );
+    const operations = succeeded ? request.then : request.else;
+    for (const operation of operations) {
+      const error = operation.type === "put" ? this.#checkPut(operation) : null;
+      if (error !== null) return error;
+    }
+    const error = this.#checkResultBytes(operations);
+    if (error !== null) return error;
+    const revision = this.#versions.revision + 1;
+    const results = operations.map((operation) =>
+      this.#doOperation(operation, revision)
+    );
+    return {
+      type: "transact",
+      revision: this.#versions.revision,
+      succeeded,
+      results,
+    };
+  }
+
+  #checkPut(put: PutOperation): Result | null {
+    if (put.key === "") return refusal("KEY_EMPTY", "Key is empty");
+    if (put.lease !== 0n && !this.#leases.has(put.lease)) {
+      return unknownLease(put.lease);
+    }
+    return null;
+  }
+
+  /** Refuses what would answer with too much, judged by the state before it. */
+  #checkResultBytes(operations: readonly Operation[]): Result | null {
+    const bytesMax = this.#limits.responseBytesMax;
+    let bytes = 0;
+    for (const operation of operations) {
+      const { range, limit, keysOnly } = readBy(operation);
+      if (range === null) continue;
+      const page = this.#versions.list(range, {
+        revision: 0,
+        limit,
+        keysOnly,
+        reverse: operation.type === "list" && operation.reverse,
+        bytesMax: bytesMax - bytes,
+      });
+      for (const entry of page.entries) bytes += entryBytes(entry);
+      const all = !page.more || limit > 0 && page.entries.length === limit;
+      if (all && bytes <= bytesMax) continue;
+      return refusal(
+        "REQUEST_TOO_LARGE",
+        `Answer is too large: more than ${bytesMax} bytes of entries; ask for fewer at a time`,
+      );
+    }
+    return null;
+  }
+
+  #doOperation(operation: Operation, revision: number): OperationResult {
+    switch (operation.type) {
+      case "put": {
+        const { version, previous } = this.#doPut(operation, revision);
+        return { type: "put", version, previous };
+      }
+      case "delete": {
+        const { deleted, previous } = this.#doDelete(operation, revision);
+        return { type: "delete", deleted, previous };
+      }
+      case "get":
+        return { type: "get", entry: this.#versions.get(operation.key, 0) };
+      case "list": {
+        const { limit, keysOnly, reverse } = operation;
+        const { entries, more } = this.#versions.list(operation.range, {
+          revision: 0,
+          limit,
+          keysOnly,
+          reverse,
+          bytesMax: this.#limits.responseBytesMax,
+        });
+        return { type: "list", entries, more };
+      }
+      default:
+        return unreachable(operation);
+    }
+  }
+
+  #doPut(
+    put: PutOperation,
+    revision: number,
+  ): { version: number; previous: StoredEntry | null } {
+    const { key, value, lease } = put;
+    const old = this.#versions.find(key);
+    const previous = put.returnPrevious && old !== undefined
+      ? this.#versions.read(old.position)
+      : null;
+    const oldLease = old?.lease ?? 0n;
+    const event = this.#versions.change({
+      type: "put",
+      key,
+      value,
+      lease,
+      revision,
+    });
+    if (oldLease !== lease) {
+      if (oldLease !== 0n) this.#leases.detach(key, oldLease);
+      if (lease !== 0n) this.#leases.attach(key, lease);
+    }
+    this.#publish(event);
+    return { version: event.version, previous };
+  }
+
+  #doDelete(
+    operation: DeleteOperation,
+    revision: number,
+  ): { deleted: number; previous: StoredEntry[] } {
+    const keys = this.#versions.keys(operation.range);
+    const previous: StoredEntry[] = [];
+    for (const key of keys) {
+      if (operation.returnPrevious) {
+        previous.push(this.#versions.read(this.#versions.find(key)!.position));
+      }
+      this.#deleteKey(key, revision);
+    }
+    return { deleted: keys.length, previous };
+  }
+
+  #deleteKey(key: Key, revision: number): void {
+    const lease = this.#versions.find(key)?.lease ?? 0n;
+    if (lease !== 0n) this.#leases.detach(key, lease);
+    const value = new Uint8Array(0);
+    this.#publish(
+      this.#versions.change({
+        type: "delete",
+        key,
+        value,
+        lease: 0n,
+        revision,
+      }),
+    );
+  }
+
+  /** Every change passes here: into the digest and out to the watchers. */
+  #publish(event: WatchEvent): void {
+    const digest = this.#digest;
+    digest.number(event.modRevision);
+    digest.text(event.key);
+    digest.number(event.version);
+    if (event.lease !== 0n) digest.bigint(event.lease);
+    digest.bytes(event.value);
+    this.#events.push(event);
+  }
+
+  #grant(request: { lease: bigint; ttlMs: number }, at: LogPlace): Result {
+    const { ttlMs } = request;
+    if (!Number.isSafeInteger(ttlMs) || ttlMs <= 0) {
+      return refusal(
+        "LEASE_INVALID",
+        `Time to live is no positive integer: ${ttlMs} ms`,
+      );
+    }
+    if (!Number.isSafeInteger(this.#timeMs + ttlMs)) {
+      return refusal("LEASE_INVALID", `Time to live is too long: ${ttlMs} ms`);
+    }
+    if (request.lease < 0n) {
+      return refusal("LEASE_INVALID", `Lease id is negative: ${request.lease}`);
+    }
+    if (this.#leases.has(request.lease)) {
+      return refusal("LEASE_EXISTS", `Lease exists: ${request.lease}`);
+    }
+    if (this.#leases.size >= this.#limits.leasesMax) {
+      return refusal(
+        "OVERLOADED",
+        `Too many leases: ${this.#limits.leasesMax}`,
+      );
+    }
+    const lease = request.lease || this.#leases.choose(at.index, at.place);
+    this.#leases.add({ lease, ttlMs, deadlineMs: this.#timeMs + ttlMs });
+    this.#digest.bigint(lease);
+    this.#digest.number(ttlMs);
+    return { type: "lease", lease, ttlMs };
+  }
+
+  /** Deletes a lease's keys, in one revision, and the lease. */
+  #endLease(lease: bigint): number {
+    const keys = this.#leases.keys(lease);
+    const revision = this.#versions.revision + 1;
+    for (const key of keys) this.#deleteKey(key, revision);
+    this.#leases.remove(lease);
+    this.#digest.bigint(lease);
+    return keys.length;
+  }
+
+  #compact(revision: number): Result {
+    const { compactRevision, revision: current } = this.#versions;
+    if (!Number.isSafeInteger(revision) || revision <= 0) {
+      return refusal(
+        "REVISION_INVALID",
+        `Revision is no positive integer: ${revision}`,
+      );
+    }
+    if (revision > current) {
+      return refusal(
+        "REVISION_FUTURE",
+        `Cannot compact to revision ${revision}: the store is at revision ${current}`,
+      );
+    }
+    if (revision <= compactRevision) {
+      return refusal(
+        "REVISION_COMPACTED",
+        `Cannot compact to revision ${revision}: compacted up to revision ${compactRevision}`,
+      );
+    }
+    this.#versions.compact(revision);
+    this.#digest.number(revision);
+    return { type: "done" };
+  }
+
+  #identify(clusterId: string): Result {
+    if (clusterId === "") {
+      return refusal("IDENTITY_MISMATCH", "Cluster id is empty");
+    }
+    if (this.#clusterId !== "" && this.#clusterId !== clusterId) {
+      return refusal(
+        "IDENTITY_MISMATCH",
+        `Cluster is ${this.#clusterId} and cannot become ${clusterId}`,
+      );
+    }
+    this.#clusterId = clusterId;
+    this.#digest.text(clusterId);
+    return { type: "done" };
+  }
+
+  /**
+   * Reads one key at a revision; 0 means now. Throws `DkvError` REVISION_INVALID, REVISION_FUTURE or
+   * REVISION_COMPACTED, and DATA_CORRUPT if the row is damaged.
+   */
+  get(key: Key, revision: number): StoredEntry | null {
+    return this.#versions.get(key, revision);
+  }
+
+  /** Reads one page of a range; throws as {@linkcode Store.get} does. */
+  list(range: KeyRange, options: ListOptions): ListPage {
+    return this.#versions.list(range, options);
+  }
+
+  /** Counts the keys of a range at a revision; 0 means now. Throws as {@linkcode Store.get} does. */
+  count(range: KeyRange, revision: number): number {
+    return this.#versions.count(range, revision);
+  }
+
+  /** Reads changes again; throws as {@linkcode Store.get} does. */
+  history(options: HistoryOptions): HistoryPage {
+    return this.#versions.history(options);
+  }
+
+  /** The entry before a change that `apply` has just made. */
+  previousOf(event: WatchEvent): StoredEntry | null {
+    return event.previousPosition === 0
+      ? null
+      : this.#versions.read(event.previousPosition);
+  }
+
+  leaseInfo(lease: bigint): LeaseInfo | null {
+    const row = this.#leases.get(lease);
+    if (row === undefined) return null;
+    const remainingMs = Math.max(0, row.deadlineMs - this.#timeMs);
+    return { lease, ttlMs: row.ttlMs, remainingMs };
+  }
+
+  /** The keys attached to a lease, in order. */
+  leaseKeys(lease: bigint): Key[] {
+    return this.#leases.keys(lease);
+  }
+
+  /** The log time at which the next lease runs out; null if there is none. */
+  get nextLeaseDeadlineMs(): number | null {
+    return this.#leases.next?.deadlineMs ?? null;
+  }
+
+  /** True if a lease is due at log time `timeMs`: an entry must be proposed to end it. */
+  dueLeases(timeMs: number): boolean {
+    const { next } = this.#leases;
+    return next !== undefined && next.deadlineMs <= timeMs;
+  }
+
+  /**
+   * Removes rows that were compacted, looking at up to `rowsMax`; true while there is more to do.
+   * Not part of the log: each replica does it when it has time, and saves its state afterwards.
+   */
+  compactSlice(rowsMax: number): boolean {
+    return this.#versions.compactSlice(rowsMax);
+  }
+
+  /** Throws if an invariant does not hold. For tests: it looks at everything in memory. */
+  assertInvariants(): void {
+    this.#versions.assertInvariants();
+  }
+}
+
+/** What an operation reads for its answer; null if nothing. */
+function readBy(
+  operation: Operation,
+): { range: KeyRange | null; limit: number; keysOnly: boolean } {
+  switch (operation.type) {
+    case "put":
+      return {
+        range: operation.returnPrevious ? only(operation.key) : null,
+        limit: 0,
+        keysOnly: false,
+      };
+    case "delete":
+      return {
+        range: operation.returnPrevious ? operation.range : null,
+        limit: 0,
+        keysOnly: false,
+      };
+    case "get":
+      return { range: only(operation.key), limit: 0, keysOnly: false };
+    case "list":
+      return {
+        range: operation.range,
+        limit: operation.limit,
+        keysOnly: operation.keysOnly,
+      };
+    default:
+      return unreachable(operation);
+  }
+}

@@ -54,10 +54,10 @@ export class Pen {
     this.#varint(value);
   }
 
-  /** A bare int64 inside a packed field. */
-  packedInt64(value: number): void {
+  /** A bare sint64 inside a packed field, below 2^52: small whether positive or negative. */
+  packedSint64(value: number): void {
     this.#reserve(10);
-    this.#varint(value);
+    this.#varint(value < 0 ? -2 * value - 1 : 2 * value);
   }
 
   /** A field of type sfixed64: the lease ids, which use all bits. */
@@ -246,6 +246,12 @@ export class Reader {
       scale *= 128;
     }
     throw malformed(`number at byte ${start}`);
+  }
+
+  /** A bare sint64 inside a packed field. */
+  packedSint64(): number {
+    const value = this.int64();
+    return value % 2 === 0 ? value / 2 : -(value + 1) / 2;
   }
 
   bool(): boolean {
