@@ -168,11 +168,8 @@ export function encodeCommand(command: Command): Uint8Array {
 
 function writeRequest(request: Request): void {
   switch (request.type) {
-    case "put": {
-      const start = pen.open(6);
-      writePut(request);
-      return pen.close(start);
-    }
+    case "put":
+      return writePut(6, request);
     case "delete": {
       const start = pen.open(7);
       writeDelete(request);
@@ -212,11 +209,33 @@ function writeRequest(request: Request): void {
   }
 }
 
-function writePut(put: PutOperation): void {
-  if (put.key !== "") pen.latin1(1, put.key);
-  if (put.value.length !== 0) pen.bytes(2, put.value);
+/** The commonest of all: its length is computed, so that nothing is moved. */
+function writePut(field: number, put: PutOperation): void {
+  const keyBytes = put.key.length;
+  const valueBytes = put.value.length;
+  pen.head(
+    field,
+    (keyBytes === 0 ? 0 : 1 + varintBytes(keyBytes) + keyBytes) +
+      (valueBytes === 0 ? 0 : 1 + varintBytes(valueBytes) + valueBytes) +
+      (put.lease === 0n ? 0 : 9) + (put.returnPrevious ? 2 : 0),
+  );
+  if (keyBytes !== 0) pen.latin1(1, put.key);
+  if (valueBytes !== 0) pen.bytes(2, put.value);
   if (put.lease !== 0n) pen.sfixed64(3, put.lease);
   if (put.returnPrevious) pen.int64(4, 1);
+}
+
+/** How long a length below 2^31 is as a varint. */
+function varintBytes(length: number): number {
+  return length < 1 << 7
+    ? 1
+    : length < 1 << 14
+    ? 2
+    : length < 1 << 21
+    ? 3
+    : length < 1 << 28
+    ? 4
+    : 5;
 }
 
 function writeDelete(operation: DeleteOperation): void {
@@ -234,12 +253,9 @@ function writeRange(field: number, range: KeyRange): void {
 function writeOperation(field: number, operation: Operation): void {
   const outer = pen.open(field);
   switch (operation.type) {
-    case "put": {
-      const start = pen.open(1);
-      writePut(operation);
-      pen.close(start);
+    case "put":
+      writePut(1, operation);
       break;
-    }
     case "delete": {
       const start = pen.open(2);
       writeDelete(operation);
@@ -310,6 +326,9 @@ export function decodeCommand(data: Uint8Array): Command {
   return readCommand(new Reader(data));
 }
 
+/** A client's commands come in a row: one string for all of them. */
+let lastClient = "";
+
 function readCommand(reader: Reader): Command {
   let origin = 0;
   let id = 0;
@@ -326,7 +345,7 @@ function readCommand(reader: Reader): Command {
         id = reader.int64();
         break;
       case 3 << 3 | 2:
-        client = reader.latin1();
+        client = lastClient = reader.latin1(lastClient);
         break;
       case 4 << 3:
         sequence = reader.int64();

@@ -50,7 +50,7 @@ class Record implements KeyRecord {
 
 /** Latin1 strings: the order of code units is the order of bytes. */
 function compareKeys(a: Key, b: Key): number {
-  return a < b ? -1 : a > b ? 1 : 0;
+  return a < b ? -1 : a === b ? 0 : 1;
 }
 
 export class KeyIndex {
@@ -72,9 +72,9 @@ export class KeyIndex {
     return this.#tree.get(key);
   }
 
-  /** Adds a key's next version. */
-  append(row: EventMeta): void {
-    const record = this.#tree.get(row.key);
+  /** Adds a key's next version; `found` is what `get` says of the key. */
+  append(row: EventMeta, found: KeyRecord | undefined): void {
+    const record = found as Record | undefined;
     if (record === undefined) {
       this.#tree.set(row.key, new Record(row));
       if (row.version > 0) this.#live++;

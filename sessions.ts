@@ -14,7 +14,7 @@
  * @module
  */
 import type { WriteId } from "./batch.ts";
-import type { Digest } from "./digest.ts";
+import { Digest } from "./digest.ts";
 import { assert } from "./errors.ts";
 import {
   readResult,
@@ -64,6 +64,8 @@ const EXPIRIES_PER_ENTRY_MAX = 100;
 
 interface Session {
   readonly client: string;
+  /** Stands for the client in the digest. */
+  readonly clientHash: number;
   doneBelow: number;
   /** When the client last wrote: what decides who is forgotten. */
   active: LogPlace;
@@ -148,13 +150,20 @@ export class Sessions {
     const { result, at } = options;
     let session = this.#sessions.get(client);
     if (session === undefined) {
-      session = { client, doneBelow: 0, active: at, results: new Map() };
+      const clientHash = hashClient(client);
+      session = {
+        client,
+        clientHash,
+        doneBelow: 0,
+        active: at,
+        results: new Map(),
+      };
       this.#sessions.set(client, session);
       this.#latest = session;
       this.#dirty.add(session);
       this.#settle(session, doneBelow);
     }
-    this.#digest.text(client);
+    this.#digest.number(session.clientHash);
     this.#digest.number(sequence);
     const small = resultBytes(result) <= REMEMBERED_BYTES_MAX;
     session.results.set(sequence, small ? result : stripResult(result));
@@ -173,7 +182,7 @@ export class Sessions {
       this.#dirty.delete(session);
       if (this.#latest === session) this.#latest = null;
       this.#rows.removeSession(session.client);
-      this.#digest.text(session.client);
+      this.#digest.number(session.clientHash);
       this.#digest.number(session.doneBelow);
     }
   }
@@ -210,7 +219,7 @@ export class Sessions {
       }
     }
     session.doneBelow = doneBelow;
-    this.#digest.text(session.client);
+    this.#digest.number(session.clientHash);
     this.#digest.number(doneBelow);
   }
 }
@@ -220,6 +229,12 @@ function refusal(
   message: string,
 ): Result {
   return { type: "error", code, message };
+}
+
+function hashClient(client: string): number {
+  const digest = new Digest(0);
+  digest.text(client);
+  return digest.seal();
 }
 
 const pen = new Pen();
@@ -286,6 +301,7 @@ function decodeSession(row: SessionRow): Session {
   const [doneBelow = 0, timeMs = 0, index = 0, place = 0] = numbers;
   return {
     client: row.client,
+    clientHash: hashClient(row.client),
     doneBelow,
     active: { index, place, timeMs },
     results,

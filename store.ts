@@ -98,6 +98,8 @@ export interface StoreMetrics {
   readonly leases: number;
 }
 
+const EMPTY_VALUE: Uint8Array = new Uint8Array(0);
+
 function refusal(code: ErrorCode, message: string): Result {
   return { type: "error", code, message };
 }
@@ -423,14 +425,16 @@ export class Store {
     revision: number,
   ): { version: number; previous: StoredEntry | null } {
     const { key, value, lease } = put;
-    const old = this.#versions.find(key);
-    const previous = put.returnPrevious && old !== undefined
-      ? this.#versions.read(old.position)
-      : null;
-    const oldLease = old?.lease ?? 0n;
+    const record = this.#versions.record(key);
+    const previous =
+      put.returnPrevious && record !== undefined && record.version !== 0
+        ? this.#versions.read(record.position)
+        : null;
+    const oldLease = record?.lease ?? 0n;
     const event = this.#versions.change({
       type: "put",
       key,
+      record,
       value,
       lease,
       revision,
@@ -450,27 +454,29 @@ export class Store {
     const keys = this.#versions.keys(operation.range);
     const previous: StoredEntry[] = [];
     for (const key of keys) {
+      const event = this.#deleteKey(key, revision);
       if (operation.returnPrevious) {
-        previous.push(this.#versions.read(this.#versions.find(key)!.position));
+        previous.push(this.#versions.read(event.previousPosition));
       }
-      this.#deleteKey(key, revision);
     }
     return { deleted: keys.length, previous };
   }
 
-  #deleteKey(key: Key, revision: number): void {
-    const lease = this.#versions.find(key)?.lease ?? 0n;
+  #deleteKey(key: Key, revision: number): WatchEvent {
+    const record = this.#versions.record(key);
+    const lease = record?.lease ?? 0n;
     if (lease !== 0n) this.#leases.detach(key, lease);
-    const value = new Uint8Array(0);
-    this.#publish(
-      this.#versions.change({
-        type: "delete",
-        key,
-        value,
-        lease: 0n,
-        revision,
-      }),
-    );
+    const change = {
+      type: "delete",
+      key,
+      record,
+      value: EMPTY_VALUE,
+      lease: 0n,
+      revision,
+    } as const;
+    const event = this.#versions.change(change);
+    this.#publish(event);
+    return event;
   }
 
   /** Every change passes here: into the digest and out to the watchers. */

@@ -75,6 +75,8 @@ export interface HistoryPage {
 export interface Change {
   readonly type: "put" | "delete";
   readonly key: Key;
+  /** What `record` says of the key: to look it up twice would cost as much as all the rest. */
+  readonly record: KeyRecord | undefined;
   /** Empty for a delete. */
   readonly value: Uint8Array;
   readonly lease: bigint;
@@ -105,7 +107,7 @@ export class Versions {
     this.#physicalPosition = state.physicalPosition;
     for (let from = 1, count = SCAN_ROWS; count === SCAN_ROWS;) {
       const page = rows.scanEvents(from, SCAN_ROWS);
-      for (const row of page) this.#keys.append(row);
+      for (const row of page) this.#keys.append(row, this.#keys.get(row.key));
       count = page.length;
       from = (page.at(-1)?.position ?? 0) + 1;
       assert(
@@ -151,10 +153,15 @@ export class Versions {
     };
   }
 
+  /** The record of a key that has any version: `version` is 0 if it does not exist now. */
+  record(key: Key): KeyRecord | undefined {
+    return this.#keys.get(key);
+  }
+
   /** The record of a key that exists now. */
   find(key: Key): KeyRecord | undefined {
     const record = this.#keys.get(key);
-    return record === undefined || record.version === 0 ? undefined : record;
+    return record?.version === 0 ? undefined : record;
   }
 
   /** The entry in a row, which must be a put. */
@@ -181,7 +188,8 @@ export class Versions {
       revision === this.#revision || revision === this.#revision + 1,
       `Change at revision ${revision}, the store is at ${this.#revision}`,
     );
-    const old = this.find(key);
+    const { record } = change;
+    const old = record?.version === 0 ? undefined : record;
     const put = type === "put";
     assert(put || old !== undefined, `Delete of a key that does not exist`);
     const createRevision = put ? old?.createRevision ?? revision : 0;
@@ -200,7 +208,7 @@ export class Versions {
       value,
     };
     this.#rows.appendEvent(row);
-    this.#keys.append(row);
+    this.#keys.append(row, record);
     this.#position = position;
     this.#revision = revision;
     return {

@@ -19,32 +19,46 @@ const FIXED64 = 1;
 const BYTES = 2;
 const FIXED32 = 5;
 
-/** A pen that had to write something bigger gives the memory back afterwards. */
-const BUFFER_KEPT_BYTES_MAX = 1 << 20;
-const BUFFER_FIRST_BYTES = 4096;
+/**
+ * Finished messages are pieces of a slab of this size: to allocate a typed array of its own for
+ * each would cost more than to write it. A small message keeps its slab alive, so this is no larger
+ * than what many short-lived messages fill soon.
+ */
+const SLAB_BYTES = 1 << 15;
 
 /** Strings are built in pieces of this many bytes: a call takes only so many arguments. */
 const STRING_PIECE_BYTES = 8192;
 
+/** Arrays of each length up to 64 for the code units of a short string; calls spread arrays fast. */
+const UNITS = Array.from(
+  { length: 65 },
+  (_, length) => new Array<number>(length).fill(0),
+);
+
 /** Writes one message. Fields must be written in the order of their numbers, as protobuf's own writers do. */
 export class Pen {
-  #buffer = new Uint8Array(BUFFER_FIRST_BYTES);
+  #buffer = new Uint8Array(SLAB_BYTES);
   #view = new DataView(this.#buffer.buffer);
+  /** The message that is being written begins here; everything before was handed out. */
+  #start = 0;
   /** Everything below is written. */
   #at = 0;
 
-  /** Forgets what was written: also after an exception in the middle of a message. */
+  /** Forgets what was written since the last `finish`: also after an exception in the middle of a message. */
   reset(): void {
-    if (this.#buffer.length > BUFFER_KEPT_BYTES_MAX) {
-      this.#buffer = new Uint8Array(BUFFER_FIRST_BYTES);
-      this.#view = new DataView(this.#buffer.buffer);
-    }
-    this.#at = 0;
+    this.#at = this.#start;
   }
 
-  /** The message, as a copy of its own. */
+  /** The message. Its bytes are not written to again. */
   finish(): Uint8Array {
-    return this.#buffer.slice(0, this.#at);
+    const start = this.#start;
+    const message = new Uint8Array(
+      this.#buffer.buffer,
+      start,
+      this.#at - start,
+    );
+    this.#start = this.#at;
+    return message;
   }
 
   /** A field of type int64, bool or an enum; a safe integer. */
@@ -100,11 +114,18 @@ export class Pen {
     this.#at = at;
   }
 
+  /** Begins a message field whose length is known; nothing closes it. */
+  head(field: number, length: number): void {
+    this.#reserve(20 + length);
+    this.#small(field << 3 | BYTES);
+    this.#small(length);
+  }
+
   /** Opens a message (or packed) field; give what it returns to {@linkcode Pen.close}. */
   open(field: number): number {
     this.#reserve(11);
     this.#small(field << 3 | BYTES);
-    return ++this.#at;
+    return ++this.#at - this.#start;
   }
 
   /**
@@ -112,10 +133,10 @@ export class Pen {
    *
    *     … tag [1] body      →      … tag [2 bytes] body
    */
-  close(start: number): void {
-    const length = this.#at - start;
+  close(opened: number): void {
+    const length = this.#at - this.#start - opened;
     if (length < 128) {
-      this.#buffer[start - 1] = length;
+      this.#buffer[this.#start + opened - 1] = length;
       return;
     }
     const more = length < 1 << 14
@@ -126,20 +147,29 @@ export class Pen {
       ? 3
       : 4;
     this.#reserve(more);
-    this.#buffer.copyWithin(start + more, start, this.#at);
-    const end = this.#at + more;
-    this.#at = start - 1;
+    const body = this.#start + opened;
+    this.#buffer.copyWithin(body + more, body, this.#at);
+    this.#at = body - 1;
     this.#small(length);
-    this.#at = end;
+    this.#at = body + more + length;
   }
 
   #reserve(bytes: number): void {
-    const needed = this.#at + bytes;
-    if (needed <= this.#buffer.length) return;
-    const buffer = new Uint8Array(Math.max(needed, this.#buffer.length * 2));
-    buffer.set(this.#buffer.subarray(0, this.#at));
+    if (this.#at + bytes > this.#buffer.length) this.#grow(bytes);
+  }
+
+  /** Moves the message that is being written to the beginning of a new slab. */
+  #grow(bytes: number): void {
+    const written = this.#at - this.#start;
+    const needed = written + bytes;
+    const buffer = new Uint8Array(
+      needed <= SLAB_BYTES / 4 ? SLAB_BYTES : Math.max(needed, written * 2),
+    );
+    buffer.set(this.#buffer.subarray(this.#start, this.#at));
     this.#buffer = buffer;
     this.#view = new DataView(buffer.buffer);
+    this.#start = 0;
+    this.#at = written;
   }
 
   /** A varint below 2^31, with room reserved. */
@@ -268,15 +298,24 @@ export class Reader {
   bytes(): Uint8Array {
     const length = this.#length();
     const start = this.#take(length);
-    return this.#data.subarray(start, start + length);
+    const data = this.#data;
+    return new Uint8Array(data.buffer, data.byteOffset + start, length);
   }
 
-  latin1(): string {
+  /** `likely` is given back if it is what stands here, which saves a new string. */
+  latin1(likely = ""): string {
     const length = this.#length();
     const start = this.#take(length);
     const data = this.#data;
-    if (length <= STRING_PIECE_BYTES) {
-      return fromLatin1(data.subarray(start, start + length));
+    if (length > 0 && length === likely.length) {
+      let i = 0;
+      while (i < length && data[start + i] === likely.charCodeAt(i)) i++;
+      if (i === length) return likely;
+    }
+    const units = UNITS[length];
+    if (units !== undefined) {
+      for (let i = 0; i < length; i++) units[i] = data[start + i]!;
+      return String.fromCharCode.apply(null, units);
     }
     let text = "";
     for (let at = start; at < start + length; at += STRING_PIECE_BYTES) {
