@@ -371,7 +371,7 @@ function readForwardRefused(head: Head, fields: Fields): Message {
     else if (fields.number === 3) code = fields.text();
     else fields.skip();
   }
-  if (code !== "OVERLOADED" && code !== "DISK_FULL" && code !== "NOT_LEADER") {
+  if (code !== "OVERLOADED" && code !== "DISK_FULL") {
     malformed(`ForwardRefused has an unknown code: ${JSON.stringify(code)}`);
   }
   return { ...head, type: "forwardRefused", origin, ids, code };

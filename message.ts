@@ -165,7 +165,7 @@ export type Message =
       readonly type: "forwardRefused";
       readonly origin: number;
       readonly ids: readonly number[];
-      readonly code: "OVERLOADED" | "DISK_FULL" | "NOT_LEADER";
+      readonly code: "OVERLOADED" | "DISK_FULL";
     }
     | {
       /** Any node to the leader: hand leadership to `target` (null: the most advanced voter). */

@@ -1,0 +1,118 @@
+/**
+ * What every gRPC handler shares: its context, deadlines, errors as statuses, and whether a slow
+ * client takes more. Used by `grpc.ts` and the modules that serve one stream each.
+ *
+ * @module
+ */
+
+import * as grpc from "@grpc/grpc-js";
+import type { Settings } from "./config.ts";
+import { toInteger, type WireInteger } from "./convert.ts";
+import { AssertionError, DkvError, ERROR_TABLE } from "./errors.ts";
+import type { Service } from "./service.ts";
+
+// deno-lint-ignore no-explicit-any -- the untyped edge: what proto-loader makes of a message
+export type Wire = any;
+export type ServerStream = grpc.ServerWritableStream<Wire, Wire>;
+export type DuplexStream = grpc.ServerDuplexStream<Wire, Wire>;
+
+/** Deadlines are kept this much early, so that the node's own answer arrives before gRPC gives up. */
+const DEADLINE_MARGIN_MS = 30;
+
+/** What the handlers need of the node. */
+export interface GrpcOptions {
+  service: Service;
+  nodeId: string;
+  settings: Settings;
+  status(): Record<string, unknown>;
+  /** Called with a defect: the node stops. */
+  onDefect(error: unknown): void;
+}
+
+/** What every handler is given. */
+export interface Context extends GrpcOptions {
+  header(): { revision: number; nodeId: string };
+  /** Converts anything thrown into an error for the caller. */
+  toError(error: unknown): DkvError;
+}
+
+/** What a read says about the state that it wants to see. */
+export function toReadOptions(
+  wire: { revision: WireInteger; serializable: boolean },
+): { revision: number; serializable: boolean } {
+  return {
+    revision: toInteger(wire.revision, "revision"),
+    serializable: wire.serializable,
+  };
+}
+
+/**
+ * True if the other side takes what is written. Writes on Deno's HTTP/2 streams complete at once
+ * whatever the peer does (pending bytes then pile up in native memory), so look at the window that
+ * the peer grants instead.
+ */
+export function hasRoom(call: ServerStream | DuplexStream): boolean {
+  // deno-lint-ignore no-explicit-any -- grpc-js does not show its HTTP/2 stream
+  const session = (call as any).call?.stream?.session;
+  const window: unknown = session?.state?.remoteWindowSize;
+  return typeof window !== "number" || window > 0;
+}
+
+/** How long to wait before looking again whether a slow client takes more. */
+export const ROOM_POLL_MS = 5;
+
+/** Stands in the place of a request that could not be read. */
+export class Unreadable {
+  readonly error: DkvError;
+
+  constructor(error: DkvError) {
+    this.error = error;
+  }
+}
+
+/** The client's deadline, a little early; null if it has none. */
+export function timeoutOf(
+  call: { getDeadline(): grpc.Deadline },
+): number | null {
+  const deadline = call.getDeadline();
+  if (deadline === Infinity) return null;
+  const leftMs = Number(deadline) - Date.now();
+  // A margin in proportion: a short deadline must not be eaten by it.
+  return leftMs - Math.min(DEADLINE_MARGIN_MS, leftMs / 5);
+}
+
+/** Anything thrown as an error for the caller; what is not a DkvError is a defect. */
+export function toError(
+  error: unknown,
+  onDefect: (error: unknown) => void,
+): DkvError {
+  if (error instanceof DkvError) {
+    if (error.code === "DATA_CORRUPT") onDefect(error);
+    return error;
+  }
+  onDefect(error);
+  const kind = error instanceof AssertionError
+    ? "broken invariant"
+    : "unexpected error";
+  return new DkvError("INTERNAL", `The node has a defect (${kind}) and stops`, {
+    cause: error,
+  });
+}
+
+/** An error as a gRPC status, its stable code in the trailer `dkv-code`. */
+export function toStatus(error: DkvError): grpc.ServiceError {
+  const metadata = new grpc.Metadata();
+  metadata.set("dkv-code", error.code);
+  return Object.assign(new Error(error.message), {
+    code: ERROR_TABLE[error.code].grpc as grpc.status,
+    details: error.message,
+    metadata,
+  });
+}
+
+/** An error inside a stream. */
+export function fromError(
+  { code, message }: DkvError,
+): { code: string; message: string } {
+  return { code, message };
+}

@@ -1,0 +1,707 @@
+/**
+ * One group's SQLite file: the replicated log, the hard state, the store's rows and the open
+ * transaction that makes a turn's writes durable together.
+ *
+ * ```text
+ *   turn 1                      turn 2
+ *   BEGIN  log rows   COMMIT ── BEGIN  event rows of turn 1, log rows of turn 2   COMMIT ── BEGIN …
+ *                       └ one fsync: now the turn's votes and acknowledgements may leave
+ * ```
+ *
+ * What the store applied after a COMMIT becomes durable with the next one; after a crash the log
+ * replays the difference, because the applied index is saved in the same transaction as the rows.
+ *
+ * Every row carries a CRC that is checked whenever the row is read. Any error that comes out of
+ * here is fatal to the node: it stops and reads its disk afresh at the next start.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import type { DatabaseSync } from "node:sqlite";
+import { crc32 } from "node:zlib";
+import { assert, DkvError } from "./errors.ts";
+import type {
+  Configuration,
+  Entry,
+  HardState,
+  Index,
+  SnapshotMeta,
+  Term,
+} from "./message.ts";
+import type { LogStorage } from "./log.ts";
+import { decodeConfiguration, encodeConfiguration } from "./frame.ts";
+import {
+  EMPTY_STATE,
+  type EventMeta,
+  type EventRow,
+  type LeaseRow,
+  type Rows,
+  type SessionRow,
+  type StoreState,
+} from "./store.ts";
+import {
+  corruptError,
+  type EventRowColumns,
+  latin1,
+  type LogRow,
+  openTables,
+  sealEntry,
+  sealEvent,
+  type Statements,
+  translate,
+} from "./tables.ts";
+
+/** Where this replica's log begins, and the configuration that was in force there. */
+interface LogStart {
+  readonly index: Index;
+  readonly term: Term;
+}
+
+/** The configuration entry that was applied last, or the bootstrap configuration. */
+interface AppliedConfiguration {
+  readonly index: Index;
+  readonly configuration: Configuration;
+}
+
+/** How to open a {@linkcode Disk}. */
+export interface DiskOptions {
+  /** The file, or ":memory:" for a simulated disk that keeps what was committed. */
+  path: string;
+  /** What a new file starts with. */
+  bootstrap: Configuration;
+}
+
+const ENTRY_TYPES = ["empty", "batch", "configuration"] as const;
+const EVENT_TYPES = ["put", "delete"] as const;
+const EMPTY = new Uint8Array(0);
+const EMPTY_HARD_STATE: HardState = { term: 0, vote: null, commit: 0 };
+
+/** Bytes that a turn's commit may leave in the write-ahead log before it is checkpointed. */
+const CHECKPOINT_BYTES = 16 * 1024 * 1024;
+
+/** The rows of `state`, each a small JSON text. */
+const STATE_NAMES = ["hard", "store", "configuration", "start"] as const;
+type StateName = typeof STATE_NAMES[number];
+
+/** The disk of one replica of one group. */
+export class Disk implements LogStorage, Rows {
+  readonly #path: string;
+  readonly #bootstrap: Configuration;
+  #db: DatabaseSync;
+  #sql: Statements;
+  #hardState = EMPTY_HARD_STATE;
+  #storeState: StoreState = EMPTY_STATE;
+  #configuration: AppliedConfiguration;
+  #start: LogStart = { index: 0, term: 0 };
+  #lastIndex: Index = 0;
+  /** Names of the `state` rows that differ from the open transaction. */
+  #stale = new Set<StateName>();
+  /** True if the open transaction holds anything at all. */
+  #dirty = false;
+  /** Bytes handed to SQLite since the last checkpoint, log and event rows alike. */
+  #writtenBytes = 0;
+  #logBytes = 0;
+
+  /**
+   * Opens or creates the file.
+   *
+   * @throws {DkvError} DATA_CORRUPT if the file is damaged, DISK_FULL, or CONFIG_INVALID if
+   * another process has it open.
+   */
+  constructor(options: DiskOptions) {
+    this.#path = options.path;
+    this.#bootstrap = options.bootstrap;
+    this.#configuration = { index: 0, configuration: options.bootstrap };
+    const { db, sql } = translate(this.#path, () => openTables(this.#path));
+    this.#db = db;
+    this.#sql = sql;
+    translate(this.#path, () => this.#load());
+  }
+
+  /** The file this disk lives in. */
+  get path(): string {
+    return this.#path;
+  }
+
+  // ---------------------------------------------------------------- log
+
+  get firstIndex(): Index {
+    return this.#start.index + 1;
+  }
+
+  get lastIndex(): Index {
+    return this.#lastIndex;
+  }
+
+  term(index: Index): Term {
+    if (index === this.#start.index) return this.#start.term;
+    const row = translate(this.#path, () => this.#sql.logTerm.get(index)) as
+      | [number]
+      | undefined;
+    assert(
+      row !== undefined,
+      `No log entry ${index}: the log holds ${this.firstIndex} to ${this.#lastIndex}`,
+    );
+    return row[0];
+  }
+
+  entries(from: Index, to: Index, bytesMax: number): Entry[] {
+    assert(
+      from >= this.firstIndex && to <= this.#lastIndex + 1,
+      `No log entries ${from} to ${to}: the log holds ${this.firstIndex} to ${this.#lastIndex}`,
+    );
+    return translate(this.#path, () => {
+      const entries: Entry[] = [];
+      let bytes = 0;
+      for (const row of this.#sql.logRange.iterate(from, to)) {
+        const entry = this.#decodeEntry(row as unknown as LogRow);
+        bytes += entry.type === "batch" ? entry.data.length : 64;
+        if (entries.length > 0 && bytes > bytesMax) break;
+        entries.push(entry);
+      }
+      return entries;
+    });
+  }
+
+  /** Writes entries into the open transaction, first dropping everything from `truncateFrom` on. */
+  appendEntries(entries: readonly Entry[], truncateFrom: Index | null): void {
+    translate(this.#path, () => {
+      if (truncateFrom !== null && truncateFrom <= this.#lastIndex) {
+        assert(
+          truncateFrom > this.#storeState.appliedIndex,
+          `Cannot cut the log at ${truncateFrom}: applied up to ${this.#storeState.appliedIndex}`,
+        );
+        this.#sql.logCut.run(truncateFrom);
+        this.#lastIndex = truncateFrom - 1;
+        this.#measureLog();
+      }
+      for (const entry of entries) this.#appendEntry(entry);
+      this.#dirty = true;
+    });
+  }
+
+  /** Bytes of the entries in the log. */
+  get logBytes(): number {
+    return this.#logBytes;
+  }
+
+  /** Drops entries up to and including `index` from the front of the log. */
+  dropEntries(index: Index): void {
+    assert(
+      index >= this.#start.index && index <= this.#storeState.appliedIndex,
+      `Cannot drop log entries up to ${index}: applied up to ${this.#storeState.appliedIndex}`,
+    );
+    const term = this.term(index);
+    translate(this.#path, () => this.#sql.logDrop.run(index));
+    this.#measureLog();
+    this.#start = { index, term };
+    this.#touch("start");
+  }
+
+  // ---------------------------------------------------------------- state
+
+  get hardState(): HardState {
+    return this.#hardState;
+  }
+
+  saveHardState(hardState: HardState): void {
+    assert(
+      hardState.term >= this.#hardState.term,
+      `Term goes down: ${this.#hardState.term} to ${hardState.term}`,
+    );
+    this.#hardState = hardState;
+    this.#touch("hard");
+  }
+
+  get storeState(): StoreState {
+    return this.#storeState;
+  }
+
+  /** Saves what the store says of itself; durable, with its rows, at the next commit. */
+  saveStoreState(state: StoreState): void {
+    this.#storeState = state;
+    this.#touch("store");
+  }
+
+  /** The last configuration that was applied; later ones stand in the log. */
+  get configuration(): AppliedConfiguration {
+    return this.#configuration;
+  }
+
+  saveConfiguration(configuration: Configuration, index: Index): void {
+    this.#configuration = { index, configuration };
+    this.#touch("configuration");
+  }
+
+  // ---------------------------------------------------------------- rows of the store
+
+  appendEvent(row: EventRow): void {
+    const valueCrc = crc32(row.value);
+    const { crc, key } = sealEvent(row, valueCrc);
+    const lease = row.lease === 0n ? null : row.lease.toString();
+    translate(this.#path, () =>
+      this.#sql.eventInsert.run(
+        row.position,
+        row.revision,
+        row.type === "put" ? 0 : 1,
+        row.createRevision,
+        row.version,
+        lease,
+        valueCrc,
+        crc,
+        key,
+        row.value,
+      ));
+    this.#writtenBytes += row.value.length + key.length + 64;
+    this.#dirty = true;
+  }
+
+  readEvent(position: number): EventRow {
+    const row = translate(
+      this.#path,
+      () => this.#sql.eventGet.get(position),
+    ) as unknown as EventRowColumns | undefined;
+    if (row === undefined) {
+      throw this.#corrupt(`event row ${position} is missing`);
+    }
+    const value = row[9];
+    const event = { ...this.#decodeEvent(row), value };
+    if (crc32(value) !== row[6]) {
+      throw this.#corrupt(
+        `the value of event row ${position} fails its checksum`,
+      );
+    }
+    return event;
+  }
+
+  /** The value of an event row alone: what most reads need, since the index holds the rest. */
+  readValue(position: number): Uint8Array {
+    const row = translate(
+      this.#path,
+      () => this.#sql.valueGet.get(position),
+    ) as unknown as [number, Uint8Array] | undefined;
+    if (row === undefined) {
+      throw this.#corrupt(`event row ${position} is missing`);
+    }
+    if (crc32(row[1]) !== row[0]) {
+      throw this.#corrupt(
+        `the value of event row ${position} fails its checksum`,
+      );
+    }
+    return row[1];
+  }
+
+  removeEvents(positions: readonly number[]): void {
+    translate(this.#path, () => {
+      for (const position of positions) this.#sql.eventRemove.run(position);
+    });
+    if (positions.length > 0) this.#dirty = true;
+  }
+
+  scanEvents(from: number, limit: number): EventMeta[] {
+    const rows = translate(
+      this.#path,
+      () => this.#sql.eventScan.all(from, limit),
+    ) as unknown as EventRowColumns[];
+    return rows.map((row) => this.#decodeEvent(row));
+  }
+
+  putLease(row: LeaseRow): void {
+    const id = row.lease.toString();
+    const crc = crc32(`${id} ${row.ttlMs} ${row.deadlineMs}`);
+    translate(
+      this.#path,
+      () => this.#sql.leasePut.run(id, row.ttlMs, row.deadlineMs, crc),
+    );
+    this.#dirty = true;
+  }
+
+  removeLease(lease: bigint): void {
+    translate(this.#path, () => this.#sql.leaseRemove.run(lease.toString()));
+    this.#dirty = true;
+  }
+
+  leases(): LeaseRow[] {
+    const rows = translate(
+      this.#path,
+      () => this.#sql.leaseAll.all(),
+    ) as unknown as [string, number, number, number][];
+    return rows.map(([id, ttlMs, deadlineMs, crc]) => {
+      if (crc32(`${id} ${ttlMs} ${deadlineMs}`) !== crc) {
+        throw this.#corrupt(`lease row ${id} fails its checksum`);
+      }
+      return { lease: BigInt(id), ttlMs, deadlineMs };
+    });
+  }
+
+  putSession(row: SessionRow): void {
+    const client = Buffer.from(row.client, "latin1");
+    const crc = crc32(row.data, crc32(client));
+    translate(
+      this.#path,
+      () => this.#sql.sessionPut.run(client, crc, row.data),
+    );
+    this.#writtenBytes += row.data.length;
+    this.#dirty = true;
+  }
+
+  removeSession(client: string): void {
+    translate(
+      this.#path,
+      () => this.#sql.sessionRemove.run(Buffer.from(client, "latin1")),
+    );
+    this.#dirty = true;
+  }
+
+  sessions(): SessionRow[] {
+    const rows = translate(
+      this.#path,
+      () => this.#sql.sessionAll.all(),
+    ) as unknown as [Uint8Array, number, Uint8Array][];
+    return rows.map(([client, crc, data]) => {
+      if (crc32(data, crc32(client)) !== crc) {
+        throw this.#corrupt("a session row fails its checksum");
+      }
+      return { client: latin1(client), data };
+    });
+  }
+
+  // ---------------------------------------------------------------- durability
+
+  /** True if something was written since the last commit. */
+  get dirty(): boolean {
+    return this.#dirty;
+  }
+
+  /**
+   * Makes everything written so far durable, with one fsync.
+   *
+   * @throws {DkvError} if the disk refuses; the disk must not be used afterwards, since nobody
+   * knows what it holds (raft-pitfalls P8).
+   */
+  commit(): void {
+    if (!this.#dirty) return;
+    translate(this.#path, () => {
+      this.#saveStale();
+      this.#sql.commit.run();
+      if (this.#writtenBytes >= CHECKPOINT_BYTES) this.#checkpoint();
+      this.#sql.begin.run();
+    });
+    this.#dirty = false;
+  }
+
+  /** Forgets what was not committed and reads the rest again: what a crash and a restart would do. */
+  reopen(): void {
+    translate(this.#path, () => {
+      if (this.#db.isTransaction) this.#sql.rollback.run();
+      this.#sql.begin.run();
+      this.#load();
+    });
+  }
+
+  /** Commits and closes the file. */
+  close(): void {
+    translate(this.#path, () => {
+      this.commit();
+      this.#sql.commit.run();
+      this.#db.close();
+    });
+  }
+
+  /** Closes the file without committing: for a disk that failed. */
+  abandon(): void {
+    try {
+      this.#db.close();
+    } catch {
+      // The failure that led here has been reported; the process is about to end.
+    }
+  }
+
+  /** Bytes of the file's pages, free ones included. */
+  get bytes(): number {
+    return this.#pragma("page_count") * this.#pragma("page_size");
+  }
+
+  /** Bytes that wait in the write-ahead log: the file may grow by as much. */
+  get uncheckpointedBytes(): number {
+    return this.#writtenBytes;
+  }
+
+  /** Bytes inside the file that are free and will be used before the file grows. */
+  get freeBytes(): number {
+    return this.#pragma("freelist_count") * this.#pragma("page_size");
+  }
+
+  /**
+   * Reads every page and every row once, checksums included.
+   *
+   * @throws {DkvError} DATA_CORRUPT
+   */
+  verify(): void {
+    translate(this.#path, () => {
+      const report = this.#db.prepare("PRAGMA quick_check(1)").get() as Record<
+        string,
+        unknown
+      >;
+      if (report["quick_check"] !== "ok") {
+        throw this.#corrupt(String(report["quick_check"]));
+      }
+      for (
+        const row of this.#sql.logRange.iterate(0, Number.MAX_SAFE_INTEGER)
+      ) {
+        this.#decodeEntry(row as unknown as LogRow);
+      }
+      for (const row of this.#sql.valueScan.iterate()) {
+        const [position, valueCrc, value] = row as unknown as [
+          number,
+          number,
+          Uint8Array,
+        ];
+        if (crc32(value) !== valueCrc) {
+          throw this.#corrupt(
+            `the value of event row ${position} fails its checksum`,
+          );
+        }
+      }
+    });
+  }
+
+  // ---------------------------------------------------------------- snapshots
+
+  /**
+   * Replaces everything by the state in `file`, keeping this replica's term and vote. The switch
+   * is one rename, so a crash leaves either the old state or the new one (raft-pitfalls S6).
+   */
+  installSnapshot(file: string, meta: SnapshotMeta): void {
+    assert(
+      this.#path !== ":memory:",
+      "A disk in memory installs bytes, not files",
+    );
+    const hardState = this.#hardState;
+    translate(file, () => {
+      const incoming = new Disk({ path: file, bootstrap: this.#bootstrap });
+      try {
+        incoming.#becomeSnapshot(meta, hardState);
+      } finally {
+        incoming.abandon();
+      }
+    });
+    translate(this.#path, () => {
+      this.#sql.commit.run();
+      this.#db.close();
+      removeIfPresent(`${this.#path}-wal`);
+      removeIfPresent(`${this.#path}-shm`);
+      Deno.renameSync(file, this.#path);
+      syncFolder(this.#path);
+      const { db, sql } = openTables(this.#path);
+      this.#db = db;
+      this.#sql = sql;
+      this.#load();
+    });
+  }
+
+  /** Reads from a file made by `VACUUM INTO` which state it holds. */
+  static describe(file: string, bootstrap: Configuration): SnapshotMeta {
+    const disk = new Disk({ path: file, bootstrap });
+    const { appliedIndex, appliedTerm } = disk.#storeState;
+    const configuration = disk.#configuration.configuration;
+    disk.#leaveWal();
+    disk.abandon();
+    return { index: appliedIndex, term: appliedTerm, configuration };
+  }
+
+  /** Turns a copy of another replica's file into this replica's own, with an empty log. */
+  #becomeSnapshot(meta: SnapshotMeta, hardState: HardState): void {
+    const { appliedIndex, appliedTerm } = this.#storeState;
+    if (appliedIndex !== meta.index || appliedTerm !== meta.term) {
+      throw new DkvError(
+        "DATA_CORRUPT",
+        `The snapshot holds the state at index ${appliedIndex} of term ${appliedTerm}, ` +
+          `not ${meta.index} of term ${meta.term} as announced`,
+      );
+    }
+    this.verify();
+    this.#sql.logDrop.run(Number.MAX_SAFE_INTEGER);
+    this.#start = { index: meta.index, term: meta.term };
+    this.#hardState = { ...hardState, commit: meta.index };
+    for (const name of STATE_NAMES) this.#touch(name);
+    this.commit();
+    this.#leaveWal();
+    syncFile(this.#path);
+  }
+
+  /** Folds the write-ahead log into the file, so that the file alone is the whole state. */
+  #leaveWal(): void {
+    this.#sql.commit.run();
+    this.#db.exec("PRAGMA journal_mode=DELETE");
+  }
+
+  // ---------------------------------------------------------------- private
+
+  #touch(name: StateName): void {
+    this.#stale.add(name);
+    this.#dirty = true;
+  }
+
+  #saveStale(): void {
+    for (const name of this.#stale) {
+      const data = JSON.stringify(this.#stateRow(name));
+      this.#sql.statePut.run(name, data, crc32(data));
+    }
+    this.#stale.clear();
+  }
+
+  #stateRow(name: StateName): unknown {
+    switch (name) {
+      case "hard":
+        return this.#hardState;
+      case "store":
+        return this.#storeState;
+      case "configuration":
+        return this.#configuration;
+      case "start":
+        return this.#start;
+    }
+  }
+
+  /** Reads what is held in memory from the committed rows. */
+  #load(): void {
+    this.#stale.clear();
+    this.#dirty = false;
+    this.#hardState = this.#loadState("hard") ?? EMPTY_HARD_STATE;
+    this.#storeState = this.#loadState("store") ?? EMPTY_STATE;
+    this.#start = this.#loadState("start") ?? { index: 0, term: 0 };
+    this.#configuration = this.#loadState("configuration") ??
+      { index: 0, configuration: this.#bootstrap };
+    const last = this.#sql.logLast.get() as unknown as [number | null];
+    this.#lastIndex = last[0] ?? this.#start.index;
+    this.#measureLog();
+    if (this.#lastIndex < this.#storeState.appliedIndex) {
+      throw this.#corrupt(
+        `the log ends at ${this.#lastIndex}, the store is at ${this.#storeState.appliedIndex}`,
+      );
+    }
+  }
+
+  #loadState<T>(name: StateName): T | undefined {
+    const row = this.#sql.stateGet.get(name) as unknown as
+      | [string, number]
+      | undefined;
+    if (row === undefined) return undefined;
+    if (crc32(row[0]) !== row[1]) {
+      throw this.#corrupt(`state row "${name}" fails its checksum`);
+    }
+    return JSON.parse(row[0]) as T;
+  }
+
+  #appendEntry(entry: Entry): void {
+    assert(
+      entry.index === this.#lastIndex + 1,
+      `Log entry ${entry.index} does not follow ${this.#lastIndex}`,
+    );
+    const data = entry.type === "batch"
+      ? entry.data
+      : entry.type === "configuration"
+      ? encodeConfiguration(entry.configuration)
+      : EMPTY;
+    const type = ENTRY_TYPES.indexOf(entry.type);
+    this.#sql.logInsert.run(
+      entry.index,
+      entry.term,
+      type,
+      sealEntry({ index: entry.index, term: entry.term, type, data }),
+      data,
+    );
+    this.#lastIndex = entry.index;
+    this.#logBytes += data.length;
+    this.#writtenBytes += data.length + 32;
+  }
+
+  #decodeEntry([index, term, type, crc, data]: LogRow): Entry {
+    if (sealEntry({ index, term, type, data }) !== crc) {
+      throw this.#corrupt(`log row ${index} fails its checksum`);
+    }
+    switch (ENTRY_TYPES[type]) {
+      case "empty":
+        return { index, term, type: "empty" };
+      case "batch":
+        return { index, term, type: "batch", data };
+      case "configuration":
+        return {
+          index,
+          term,
+          type: "configuration",
+          configuration: decodeConfiguration(data),
+        };
+      default:
+        throw this.#corrupt(`log row ${index} has type ${type}`);
+    }
+  }
+
+  #decodeEvent(row: EventRowColumns): EventMeta {
+    const type = EVENT_TYPES[row[2]];
+    const lease = row[5] === null ? 0n : BigInt(row[5]);
+    const meta = {
+      position: row[0],
+      revision: row[1],
+      type: type ?? "put",
+      createRevision: row[3],
+      version: row[4],
+      lease,
+      key: latin1(row[8]),
+    } as const;
+    if (type === undefined || sealEvent(meta, row[6]).crc !== row[7]) {
+      throw this.#corrupt(`event row ${row[0]} fails its checksum`);
+    }
+    return meta;
+  }
+
+  #measureLog(): void {
+    const row = this.#sql.logBytes.get() as unknown as [number | null];
+    this.#logBytes = row[0] ?? 0;
+  }
+
+  /** Copies the write-ahead log into the file. Without space for that, everything stays in the log. */
+  #checkpoint(): void {
+    try {
+      translate(this.#path, () => this.#sql.checkpoint.get());
+      this.#writtenBytes = 0;
+    } catch (error) {
+      if (!(error instanceof DkvError && error.code === "DISK_FULL")) {
+        throw error;
+      }
+      this.#writtenBytes -= CHECKPOINT_BYTES / 4;
+    }
+  }
+
+  #pragma(name: string): number {
+    const row = this.#db.prepare(`PRAGMA ${name}`).get();
+    return Number(Object.values(row ?? {})[0] ?? 0);
+  }
+
+  #corrupt(what: string): DkvError {
+    return corruptError(this.#path, what);
+  }
+}
+
+function removeIfPresent(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** Makes a file's bytes durable. */
+function syncFile(path: string): void {
+  using file = Deno.openSync(path, { read: true, write: true });
+  file.syncSync();
+}
+
+/** Makes a file's name durable: a rename is only on disk once its folder is (raft-pitfalls P9). */
+function syncFolder(path: string): void {
+  const slash = path.lastIndexOf("/");
+  using folder = Deno.openSync(slash > 0 ? path.slice(0, slash) : ".");
+  folder.syncSync();
+}

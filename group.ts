@@ -1,0 +1,803 @@
+/**
+ * One replica of one group at work: the Raft core, the store, the watchers and the disk, joined by
+ * the turn. Synchronous; everything that touches the network or a clock is behind
+ * {@linkcode GroupOutputs}, so the simulator runs this very module. Used by `node.ts`.
+ *
+ * ```text
+ *  one turn   inbox ─▶ core ─▶ leader's appends leave
+ *                        │
+ *  proposals ─▶ batch ─▶ │ ─▶ log rows ─▶ COMMIT ─▶ votes and acknowledgements leave
+ *                        │                   │
+ *  reads ──▶ read round ─┘          persisted └─▶ core ─▶ committed entries ─▶ store ─▶ answers
+ *                                                                               └─▶ watchers
+ * ```
+ *
+ * Everything that arrives during a turn forms the next one, so one fsync and one log entry carry
+ * many operations.
+ *
+ * @module
+ */
+
+import {
+  decodeBatch,
+  decodeCommand,
+  encodeBatch,
+  type Request,
+  type WriteId,
+} from "./batch.ts";
+import { LIMITS, type Settings } from "./config.ts";
+import type { Disk } from "./disk.ts";
+import type { Effect, Input } from "./effect.ts";
+import { assert, DkvError, unreachable } from "./errors.ts";
+import { nodeOfMember } from "./identity.ts";
+import type { ConfigurationChange } from "./members.ts";
+import type {
+  Configuration,
+  Entry,
+  Index,
+  MemberId,
+  Message,
+  SnapshotMeta,
+  Term,
+} from "./message.ts";
+import { growsStore, Proposals, type Settle } from "./proposals.ts";
+import { Queries, type ReadDone } from "./queries.ts";
+import { Replicate } from "./replicate.ts";
+import { Store } from "./store.ts";
+import { Watchers } from "./watch.ts";
+
+/** What a group asks of the outside. */
+export interface GroupOutputs {
+  /** Hands a message to the network; it may be lost. */
+  send(message: Message): void;
+  /** Asks for another turn, soon. */
+  wake(): void;
+  /** Asks for a snapshot of the committed state to be made and shipped to a member. */
+  shipSnapshot(to: MemberId): void;
+  /** Puts the snapshot that arrived for `meta` in the place of the disk's state. */
+  installSnapshot(disk: Disk, meta: SnapshotMeta): void;
+  /** Why writes must be refused at the moment, for lack of space; null if they need not. */
+  writeRefusal(): string | null;
+  /** True if not even what other nodes accepted may be written any more. */
+  diskExhausted(): boolean;
+  log(
+    level: "info" | "warn",
+    text: string,
+    fields?: Record<string, unknown>,
+  ): void;
+}
+
+export interface GroupOptions {
+  id: string;
+  member: MemberId;
+  disk: Disk;
+  settings: Settings;
+  /** For election timeouts. */
+  seed: number;
+  /** Names this start of this node; below 2^48, chosen at random. */
+  origin: number;
+  /** The cluster's identity if this node founds it: unique, chosen at random. */
+  clusterId: string;
+  outputs: GroupOutputs;
+}
+
+/** A forwarded command that waits for the leader's next batch. */
+interface Forwarded {
+  readonly from: MemberId;
+  readonly origin: number;
+  readonly id: number;
+  readonly data: Uint8Array;
+}
+
+/** How many ticks an unanswered read round or forward waits before it is sent again. */
+const RETRY_TICKS = 8;
+/** While leases exist, log time is written down at least this often: a new leader starts from it. */
+const CLOCK_MS = 1000;
+/** How often the log and the history are looked at for what can be dropped. */
+const HOUSEKEEPING_TICKS = 10;
+const COMPACT_SLICE_ROWS = 500;
+/** How finely the age of history is known. */
+const HISTORY_SAMPLES = 64;
+/** A learner this close behind is made a voter. */
+const PROMOTE_ENTRIES = 100;
+/** All disks may be full: then leadership must not wander without end. */
+const LEAVE_FULL_DISK_TICKS = 600;
+
+/** One replica of one group. */
+export class Group {
+  readonly id: string;
+  readonly member: MemberId;
+  readonly #settings: Settings;
+  readonly #origin: number;
+  readonly #newClusterId: string;
+  readonly #out: GroupOutputs;
+  readonly #disk: Disk;
+  readonly #core: Replicate;
+  readonly #proposals: Proposals;
+  readonly #queries: Queries;
+  readonly #watchers: Watchers;
+  #store: Store;
+
+  /** Inputs of the next turn. */
+  #inbox:
+    (Input | { type: "forward"; message: Message & { type: "forward" } })[] =
+      [];
+  #ticks = 0;
+  /** Messages that wait for this turn's commit. */
+  #afterCommit: Message[] = [];
+  /** True if the core handed out something that must be durable before it goes on. */
+  #mustCommit = false;
+  /** The last entry handed out to the disk; `persisted` is reported up to here. */
+  #written: { term: Term; index: Index };
+  /** Committed entries that the core handed out and the store has not applied. */
+  #committed: readonly Entry[] = [];
+  #appliedTerm: Term;
+
+  // ---- leader only; cleared when the role changes
+  #forwarded: Forwarded[] = [];
+  #forwardedBytes = 0;
+  /** Ids of forwarded commands that were appended or refused in this term, by origin. */
+  #seen = new Map<number, Set<number>>();
+  /** Log time: advances with the ticks of a leader, goes on from the log's last time. */
+  #timeMs = 0;
+  #timeWrittenMs = 0;
+  #identified = false;
+  #leftFullDiskTick = -LEAVE_FULL_DISK_TICKS;
+  /** (log time, revision) samples, oldest first: which revision was current when. */
+  #revisionTimes: { timeMs: number; revision: number }[] = [];
+  #compactingTo = 0;
+
+  constructor(options: GroupOptions) {
+    const { disk, settings } = options;
+    this.id = options.id;
+    this.member = options.member;
+    this.#settings = settings;
+    this.#origin = options.origin;
+    this.#newClusterId = options.clusterId;
+    this.#out = options.outputs;
+    this.#disk = disk;
+    this.#proposals = new Proposals({
+      origin: options.origin,
+      proposalsMax: LIMITS.pendingProposalsMax,
+      bytesMax: LIMITS.pendingProposalBytesMax,
+    });
+    this.#queries = new Queries({
+      queriesMax: LIMITS.pendingReadsMax,
+      // Answers to an earlier start of this node must not confirm reads of this one.
+      firstId: (options.origin % 2 ** 20) * 2 ** 32,
+    });
+    this.#store = Store.load(disk, disk.storeState, LIMITS);
+    this.#watchers = new Watchers(this.#store, LIMITS);
+    this.#appliedTerm = disk.storeState.appliedTerm;
+    this.#written = { term: disk.term(disk.lastIndex), index: disk.lastIndex };
+    this.#core = new Replicate({
+      id: options.member,
+      storage: disk,
+      hardState: disk.hardState,
+      applied: disk.storeState.appliedIndex,
+      configuration: disk.configuration.configuration,
+      configurationIndex: disk.configuration.index,
+      seed: options.seed,
+      electionTicksMin: settings.electionTicksMin,
+      heartbeatTicks: settings.heartbeatTicks,
+      appendBytesMax: LIMITS.appendBytesMax,
+      inflightMessagesMax: LIMITS.inflightMessagesMax,
+      inflightBytesMax: LIMITS.inflightBytesMax,
+      uncommittedBytesMax: LIMITS.uncommittedBytesMax,
+      applyBytesMax: LIMITS.applyBytesMax,
+    });
+  }
+
+  // ---------------------------------------------------------------- what others may look at
+
+  get core(): Pick<
+    Replicate,
+    | "role"
+    | "term"
+    | "leader"
+    | "commit"
+    | "applied"
+    | "firstIndex"
+    | "lastIndex"
+    | "configuration"
+    | "progress"
+  > {
+    return this.#core;
+  }
+
+  /** The state as far as it is applied here; read it inside `read`'s callback to be current. */
+  get store(): Store {
+    return this.#store;
+  }
+
+  get watchers(): Watchers {
+    return this.#watchers;
+  }
+
+  get pending(): { proposals: number; queries: number } {
+    return { proposals: this.#proposals.size, queries: this.#queries.size };
+  }
+
+  // ---------------------------------------------------------------- inputs
+
+  /** Time passes: `settings.tickMs` of it. */
+  tick(): void {
+    this.#input({ type: "tick" });
+  }
+
+  /** A message for this replica arrived. */
+  receive(message: Message): void {
+    if (message.to !== this.member) return;
+    switch (message.type) {
+      case "forward":
+        this.#inbox.push({ type: "forward", message });
+        this.#out.wake();
+        return;
+      case "forwardRefused":
+        if (message.origin !== this.#origin) return;
+        for (const id of message.ids) {
+          this.#proposals.settle(id, refusal(message.code));
+        }
+        return;
+      case "append":
+        // Without space nothing can be promised: as if the message had been lost.
+        if (message.entries.length > 0 && this.#out.diskExhausted()) return;
+        return this.#input({ type: "message", message });
+      default:
+        this.#input({ type: "message", message });
+    }
+  }
+
+  /** The connection to a member broke, or has no room. */
+  unreachable(member: MemberId): void {
+    this.#input({ type: "unreachable", member });
+  }
+
+  /** A snapshot was shipped, or could not be. */
+  snapshotSent(
+    member: MemberId,
+    { ok, index }: { ok: boolean; index: Index },
+  ): void {
+    this.#input({ type: "snapshotSent", member, ok, index });
+  }
+
+  /** A node that lost its disk is back under a new name: takes it in, in the place of its old one. */
+  join(member: MemberId): void {
+    const { voters, votersOutgoing, learners } = this.#core.configuration;
+    if (votersOutgoing.length > 0 || this.#core.role !== "leader") return;
+    if (voters.includes(member) || learners.includes(member)) return;
+    const node = nodeOfMember(member);
+    const remove = [...voters, ...learners].filter((old) =>
+      nodeOfMember(old) === node
+    );
+    this.configure({ addLearners: [member], remove });
+  }
+
+  /** Asks for a change of membership; without effect unless this replica leads. */
+  configure(change: ConfigurationChange): void {
+    this.#input({ type: "configure", change });
+  }
+
+  /** Moves leadership to a voter; null: to the most advanced one. */
+  transferLeadership(target: MemberId | null): void {
+    this.#input({ type: "transfer", target });
+  }
+
+  /**
+   * Proposes a write. `settle` hears the result once it is applied here and durable at a majority.
+   *
+   * @throws {DkvError} OVERLOADED
+   */
+  propose(
+    request: Request,
+    options: { writeId: WriteId | null; timeoutMs: number; settle: Settle },
+  ): void {
+    this.#proposals.add(request, {
+      writeId: options.writeId,
+      deadlineTick: this.#deadline(options.timeoutMs),
+      settle: options.settle,
+    });
+    this.#out.wake();
+  }
+
+  /**
+   * Calls `done(null)` when this replica's state includes every write that was acknowledged
+   * anywhere before this call. Read the store inside the callback.
+   *
+   * @throws {DkvError} OVERLOADED
+   */
+  read(done: ReadDone, timeoutMs: number): void {
+    this.#queries.add(done, this.#deadline(timeoutMs));
+    this.#out.wake();
+  }
+
+  // ---------------------------------------------------------------- the turn
+
+  /** Takes in everything that arrived, makes it durable, applies what is committed, answers. */
+  turn(): void {
+    const inbox = this.#inbox;
+    this.#inbox = [];
+    for (const input of inbox) {
+      if (input.type === "forward") this.#onForward(input.message);
+      else {
+        if (input.type === "tick") this.#onTick();
+        this.#step(input);
+      }
+    }
+    this.#submit();
+    this.#ask();
+    this.#step({ type: "flush" });
+    this.#commit();
+    this.#apply();
+    this.#queries.applied(this.#store.state.appliedIndex);
+    this.#watchers.pump();
+    if (this.#committed.length > 0 || this.#inbox.length > 0) this.#out.wake();
+  }
+
+  /** Ends what waits and makes everything durable. */
+  close(): void {
+    this.#proposals.close();
+    this.#queries.close();
+    this.#watchers.close();
+    this.#disk.saveStoreState(this.#store.state);
+    this.#disk.close();
+  }
+
+  #input(input: Input): void {
+    this.#inbox.push(input);
+    this.#out.wake();
+  }
+
+  #step(input: Input): Effect[] {
+    const effects = this.#core.step(input);
+    for (const effect of effects) this.#perform(effect);
+    return effects;
+  }
+
+  #perform(effect: Effect): void {
+    switch (effect.type) {
+      case "persist": {
+        this.#disk.appendEntries(effect.entries, effect.truncateFrom);
+        if (effect.hardState !== null) {
+          this.#disk.saveHardState(effect.hardState);
+        }
+        const last = effect.entries.at(-1);
+        if (last !== undefined) {
+          this.#written = { term: last.term, index: last.index };
+        } else if (effect.truncateFrom !== null) {
+          this.#written = this.#diskEnd();
+        }
+        this.#mustCommit = true;
+        return;
+      }
+      case "send":
+        return this.#out.send(effect.message);
+      case "sendAfterPersist":
+        this.#afterCommit.push(effect.message);
+        return;
+      case "apply":
+        this.#committed = [...this.#committed, ...effect.entries];
+        return;
+      case "refused":
+        return; // Whoever proposed looks at the effects himself.
+      case "readReady":
+        return this.#queries.confirm(effect.id, effect.index);
+      case "readLost":
+        return this.#queries.lose(effect.id);
+      case "sendSnapshot":
+        this.#disk.commit(); // So that the snapshot holds what was applied, not an older state.
+        return this.#out.shipSnapshot(effect.member);
+      case "configureRefused":
+        this.#out.log("info", "membership is not changed", {
+          reason: effect.message,
+        });
+        return;
+      case "installSnapshot":
+        return this.#install(effect.meta);
+      case "role":
+        return this.#onRole(effect);
+      case "configuration":
+        this.#out.log(
+          "info",
+          "configuration in force",
+          describe(effect.configuration),
+        );
+        return;
+      default:
+        unreachable(effect);
+    }
+  }
+
+  /** One fsync for everything the turn wrote; then what waited for it may leave. */
+  #commit(): void {
+    while (this.#mustCommit || this.#afterCommit.length > 0) {
+      if (this.#mustCommit) {
+        this.#mustCommit = false;
+        this.#disk.commit();
+      }
+      const messages = this.#afterCommit;
+      this.#afterCommit = [];
+      for (const message of messages) this.#out.send(message);
+      this.#step({ type: "persisted", ...this.#written });
+      this.#step({ type: "flush" });
+    }
+  }
+
+  #diskEnd(): { term: Term; index: Index } {
+    const index = this.#disk.lastIndex;
+    return { term: this.#disk.term(index), index };
+  }
+
+  // ---------------------------------------------------------------- writes
+
+  /** Puts what waits into the log, as the leader, or forwards it to the leader. */
+  #submit(): void {
+    const { role, leader, term } = this.#core;
+    if (role === "leader") return this.#proposeBatches();
+    if (leader === null) return;
+    while (this.#proposals.queued > 0) {
+      const next = this.#proposals.next(LIMITS.batchBytesMax);
+      this.#proposals.submitted(next, { term, tick: this.#ticks });
+      this.#forward(leader, next);
+    }
+  }
+
+  #forward(
+    leader: MemberId,
+    commands: readonly { id: number; data: Uint8Array }[],
+  ): void {
+    this.#out.send({
+      type: "forward",
+      from: this.member,
+      to: leader,
+      term: this.#core.term,
+      origin: this.#origin,
+      settledBelow: this.#proposals.settledBelow,
+      commands,
+    });
+  }
+
+  #proposeBatches(): void {
+    if (!this.#core.canPropose) return;
+    this.#refuseGrowth();
+    while (this.#proposals.queued > 0 || this.#forwarded.length > 0) {
+      const own = this.#proposals.next(LIMITS.batchBytesMax);
+      const forwarded = this.#nextForwarded(LIMITS.batchBytesMax);
+      const commands = [
+        ...own.map(({ data }) => data),
+        ...forwarded.map(({ data }) => data),
+      ];
+      if (!this.#proposeBatch(commands)) return;
+      this.#proposals.submitted(own, {
+        term: this.#core.term,
+        tick: this.#ticks,
+      });
+      this.#forwarded = this.#forwarded.slice(forwarded.length);
+      for (const { data } of forwarded) this.#forwardedBytes -= data.length;
+    }
+  }
+
+  /** False if the core refused: the tail is full or leadership is being handed over. */
+  #proposeBatch(commands: readonly Uint8Array[]): boolean {
+    const data = encodeBatch(this.#timeMs, commands);
+    const effects = this.#step({ type: "propose", data });
+    if (effects.some(({ type }) => type === "refused")) return false;
+    this.#timeWrittenMs = this.#timeMs;
+    return true;
+  }
+
+  #nextForwarded(bytesMax: number): Forwarded[] {
+    let bytes = 0;
+    const end = this.#forwarded.findIndex(({ data }, at) => {
+      bytes += data.length;
+      return at > 0 && bytes > bytesMax;
+    });
+    return end === -1 ? this.#forwarded : this.#forwarded.slice(0, end);
+  }
+
+  /**
+   * Takes over what another replica forwards. A command that was appended or refused once is not
+   * looked at again in this term, however often it arrives (raft-pitfalls R8): the sender repeats
+   * itself when it hears nothing.
+   */
+  #onForward(message: Message & { type: "forward" }): void {
+    const { role, term, canPropose } = this.#core;
+    if (role !== "leader" || message.term !== term || !canPropose) return;
+    const seen = this.#seenOf(message.origin, message.settledBelow);
+    const refused: number[] = [];
+    let code: "OVERLOADED" | "DISK_FULL" = "OVERLOADED";
+    const full = this.#out.writeRefusal() !== null;
+    for (const { id, data } of message.commands) {
+      if (id < message.settledBelow || seen.has(id)) continue;
+      seen.add(id);
+      if (full && growsStore(decodeCommand(data).request)) {
+        code = "DISK_FULL";
+        refused.push(id);
+      } else if (
+        this.#forwardedBytes + data.length > LIMITS.pendingProposalBytesMax
+      ) {
+        refused.push(id);
+      } else {
+        this.#forwarded.push({
+          from: message.from,
+          origin: message.origin,
+          id,
+          data,
+        });
+        this.#forwardedBytes += data.length;
+      }
+    }
+    if (refused.length === 0) return;
+    this.#out.send({
+      type: "forwardRefused",
+      from: this.member,
+      to: message.from,
+      term,
+      origin: message.origin,
+      ids: refused,
+      code,
+    });
+  }
+
+  #seenOf(origin: number, settledBelow: number): Set<number> {
+    const seen = this.#seen.get(origin) ?? new Set();
+    this.#seen.set(origin, seen);
+    for (const id of seen) {
+      if (id >= settledBelow) break;
+      seen.delete(id);
+    }
+    return seen;
+  }
+
+  /** A leader without space on its disk answers what would need some, and goes on with the rest. */
+  #refuseGrowth(): void {
+    if (this.#proposals.queued === 0 || this.#out.writeRefusal() === null) {
+      return;
+    }
+    for (const { id, grows } of this.#proposals.next(Infinity)) {
+      if (grows) this.#proposals.settle(id, refusal("DISK_FULL"));
+    }
+  }
+
+  // ---------------------------------------------------------------- reads
+
+  /** Starts one read round for all reads that wait. */
+  #ask(): void {
+    if (this.#queries.waiting === 0 || this.#core.leader === null) return;
+    this.#step({ type: "read", id: this.#queries.start(this.#ticks) });
+  }
+
+  // ---------------------------------------------------------------- apply
+
+  /** Applies committed entries to the store, answers this node's clients, feeds the watchers. */
+  #apply(): void {
+    while (this.#committed.length > 0) {
+      const entries = this.#committed;
+      this.#committed = [];
+      for (const entry of entries) this.#applyEntry(entry);
+      this.#disk.saveStoreState(this.#store.state);
+      this.#step({ type: "applied", index: this.#store.state.appliedIndex });
+      this.#step({ type: "flush" });
+      if (this.#mustCommit || this.#afterCommit.length > 0) this.#commit();
+      if (this.#committed.length > 0) return; // The rest in another turn: others wait too.
+    }
+  }
+
+  #applyEntry(entry: Entry): void {
+    if (entry.term > this.#appliedTerm) {
+      this.#appliedTerm = entry.term;
+      this.#proposals.requeueBefore(entry.term);
+    }
+    if (entry.type === "configuration") {
+      this.#disk.saveConfiguration(entry.configuration, entry.index);
+    }
+    const batch = entry.type === "batch" ? decodeBatch(entry.data) : null;
+    const applied = this.#store.apply({
+      index: entry.index,
+      term: entry.term,
+      batch,
+    });
+    this.#watchers.publish(applied.events);
+    for (const { origin, id, result } of applied.results) {
+      if (origin === this.#origin) this.#proposals.settle(id, result);
+    }
+  }
+
+  /** Replaces the whole state by the snapshot that arrived. */
+  #install(meta: SnapshotMeta): void {
+    this.#out.log("info", "installing a snapshot", {
+      index: meta.index,
+      term: meta.term,
+    });
+    this.#out.installSnapshot(this.#disk, meta);
+    this.#store = Store.load(this.#disk, this.#disk.storeState, LIMITS);
+    assert(
+      this.#store.state.appliedIndex === meta.index,
+      `The installed snapshot is at ${this.#store.state.appliedIndex}, expected ${meta.index}`,
+    );
+    this.#committed = [];
+    this.#appliedTerm = meta.term;
+    this.#written = { term: meta.term, index: meta.index };
+    this.#watchers.rebase(this.#store);
+    this.#proposals.settleSubmittedUnknown();
+    this.#step({ type: "snapshotInstalled", meta });
+  }
+
+  // ---------------------------------------------------------------- time
+
+  #deadline(timeoutMs: number): number {
+    return this.#ticks + 1 + Math.ceil(timeoutMs / this.#settings.tickMs);
+  }
+
+  #onTick(): void {
+    this.#ticks++;
+    this.#proposals.expire(this.#ticks);
+    this.#queries.expire(this.#ticks);
+    if (this.#ticks % RETRY_TICKS === 0) this.#retry();
+    if (this.#core.role === "leader") this.#onLeaderTick();
+    if (this.#ticks % HOUSEKEEPING_TICKS === 0) this.#keepHouse();
+    if (this.#committed.length === 0) {
+      this.#store.compactSlice(COMPACT_SLICE_ROWS);
+    }
+  }
+
+  #keepHouse(): void {
+    this.#dropLog();
+    if (this.#core.role !== "leader") return;
+    this.#promoteLearners();
+    this.#leaveFullDisk();
+    this.#compactHistory();
+  }
+
+  /** A learner that has nearly the whole log votes from now on. */
+  #promoteLearners(): void {
+    const { configuration, lastIndex } = this.#core;
+    if (configuration.votersOutgoing.length > 0) return;
+    const progress = this.#core.progress();
+    const promote = configuration.learners.filter((learner) =>
+      (progress.get(learner)?.match ?? 0) >= lastIndex - PROMOTE_ENTRIES
+    );
+    if (promote.length > 0) this.configure({ promote });
+  }
+
+  /** A leader without space lets another try, whose disk may have some. */
+  #leaveFullDisk(): void {
+    const { voters } = this.#core.configuration;
+    if (this.#out.writeRefusal() === null || voters.length < 2) return;
+    if (this.#ticks - this.#leftFullDiskTick < LEAVE_FULL_DISK_TICKS) return;
+    this.#leftFullDiskTick = this.#ticks;
+    this.transferLeadership(null);
+  }
+
+  /** Messages get lost: asks again for what was not answered. */
+  #retry(): void {
+    const before = this.#ticks - RETRY_TICKS + 1;
+    this.#queries.loseBefore(before);
+    const { role, leader, term } = this.#core;
+    if (role === "leader" || leader === null) return;
+    const again = this.#proposals.unanswered(term, {
+      before,
+      bytesMax: LIMITS.batchBytesMax,
+    });
+    if (again.length === 0) return;
+    for (const proposal of again) proposal.sentTick = this.#ticks;
+    this.#forward(leader, again);
+  }
+
+  /** Log time advances; what is due by it is proposed. */
+  #onLeaderTick(): void {
+    this.#timeMs += this.#settings.tickMs;
+    if (!this.#core.canPropose || !this.#core.committedInOwnTerm) return;
+    const { clusterId } = this.#store.state;
+    if (clusterId === "" && !this.#identified) {
+      this.#identified = true;
+      this.#proposeOwn({ type: "identify", clusterId: this.#newClusterId });
+    }
+    const deadlineMs = this.#store.nextLeaseDeadlineMs;
+    if (deadlineMs === null) return;
+    const idleMs = this.#timeMs - this.#timeWrittenMs;
+    if (deadlineMs <= this.#timeMs && idleMs > 0 || idleMs >= CLOCK_MS) {
+      this.#proposeBatch([]);
+    }
+  }
+
+  /** A command that no client waits for. */
+  #proposeOwn(request: Request): void {
+    this.propose(request, {
+      writeId: null,
+      timeoutMs: this.#settings.requestTimeoutMs,
+      settle: (outcome) => {
+        if (outcome instanceof DkvError || outcome.type === "error") {
+          this.#out.log("warn", `cannot ${request.type}`, {
+            reason: outcome.message,
+          });
+        }
+      },
+    });
+  }
+
+  /** Old versions are dropped by age and by count, through the log: on all replicas alike. */
+  #compactHistory(): void {
+    const { revision, compactRevision } = this.#store.state;
+    const { historyMs, historyRevisionsMax } = this.#settings;
+    const samples = this.#revisionTimes;
+    if (
+      this.#timeMs - (samples.at(-1)?.timeMs ?? -Infinity) >=
+        historyMs / HISTORY_SAMPLES
+    ) {
+      samples.push({ timeMs: this.#timeMs, revision });
+    }
+    let target = revision - historyRevisionsMax;
+    while (
+      samples[0] !== undefined && samples[0].timeMs <= this.#timeMs - historyMs
+    ) {
+      target = Math.max(target, samples[0].revision);
+      samples.shift();
+    }
+    // In steps: a compaction for every few revisions would cost more than it frees.
+    const step = Math.min(1000, historyRevisionsMax / 10);
+    if (target < compactRevision + step || target <= this.#compactingTo) return;
+    this.#compactingTo = target;
+    this.#proposeOwn({ type: "compact", revision: target });
+  }
+
+  /** Drops applied entries from the log, keeping some for followers that were away. */
+  #dropLog(): void {
+    this.#disk.saveStoreState(this.#store.state);
+    if (this.#disk.dirty) this.#mustCommit = true;
+    const { appliedIndex } = this.#store.state;
+    const { firstIndex } = this.#core;
+    let target = appliedIndex - this.#settings.catchUpEntries;
+    if (this.#disk.logBytes > LIMITS.logBytesMax) {
+      target = Math.max(
+        target,
+        firstIndex + Math.floor((appliedIndex - firstIndex) / 4),
+      );
+    }
+    if (target < firstIndex) return;
+    this.#disk.dropEntries(target);
+    this.#step({ type: "compacted", index: target });
+  }
+
+  #onRole({ role, term, leader }: Effect & { type: "role" }): void {
+    this.#forwarded = [];
+    this.#forwardedBytes = 0;
+    this.#seen.clear();
+    this.#identified = false;
+    this.#revisionTimes = [];
+    this.#compactingTo = 0;
+    this.#timeMs = Math.max(this.#timeMs, this.#store.state.timeMs);
+    this.#timeWrittenMs = this.#timeMs;
+    this.#out.log("info", role === "leader" ? "became leader" : `is ${role}`, {
+      term,
+      leader,
+    });
+  }
+}
+
+function refusal(code: "OVERLOADED" | "DISK_FULL"): DkvError {
+  switch (code) {
+    case "DISK_FULL":
+      return new DkvError(
+        "DISK_FULL",
+        "The leader's disk is nearly full. Nothing was changed; deletes are still accepted, and " +
+          "writes again as soon as there is space",
+      );
+    case "OVERLOADED":
+      return new DkvError(
+        "OVERLOADED",
+        "The leader has too many writes waiting. Nothing was changed",
+      );
+  }
+}
+
+function describe(configuration: Configuration): Record<string, unknown> {
+  const { voters, votersOutgoing, learners } = configuration;
+  return {
+    voters: voters.join(","),
+    ...(votersOutgoing.length > 0
+      ? { outgoing: votersOutgoing.join(",") }
+      : {}),
+    ...(learners.length > 0 ? { learners: learners.join(",") } : {}),
+  };
+}

@@ -1,0 +1,345 @@
+/**
+ * Serves `proto/kvstore.proto`: converts what comes over the wire, calls the service, converts
+ * back, and maps errors through the one table. No meaning of any operation lives here.
+ *
+ * @module
+ */
+
+import type { Buffer } from "node:buffer";
+import * as grpc from "@grpc/grpc-js";
+import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
+import { ReflectionService } from "@grpc/reflection";
+import { HealthImplementation } from "grpc-health-check";
+import { LIMITS } from "./config.ts";
+import {
+  fromDelete,
+  fromEntry,
+  fromKey,
+  fromOptionalEntry,
+  fromPut,
+  fromTransact,
+  toDelete,
+  toInteger,
+  toKey,
+  toLease,
+  toPut,
+  toRange,
+  toTransact,
+  toWriteId,
+  type WireDelete,
+  type WireGet,
+  type WireInteger,
+  type WireList,
+  type WirePut,
+  type WireTransact,
+} from "./convert.ts";
+import { DkvError } from "./errors.ts";
+import {
+  type Context,
+  type DuplexStream,
+  fromError,
+  type GrpcOptions,
+  hasRoom,
+  ROOM_POLL_MS,
+  type ServerStream,
+  timeoutOf,
+  toError,
+  toReadOptions,
+  toStatus,
+  Unreadable,
+} from "./call.ts";
+import { servePipeline } from "./pipeline.ts";
+import type { CallOptions, Service } from "./service.ts";
+import { serveWatch } from "./watchstream.ts";
+
+/** The public wire format; inside a compiled binary too. */
+export const PROTO_PATH = `${import.meta.dirname}/proto/kvstore.proto`;
+
+/** The services of one node, ready to be added to its server. */
+export class GrpcAdapter {
+  readonly #context: Context;
+  readonly #health = new HealthImplementation({ "": "NOT_SERVING" });
+  readonly #definition: PackageDefinition;
+
+  constructor(options: GrpcOptions) {
+    this.#definition = loadSync(PROTO_PATH, {
+      longs: String,
+      enums: String,
+      defaults: true,
+    });
+    this.#context = {
+      ...options,
+      header: () => ({
+        revision: options.service.revision,
+        nodeId: options.nodeId,
+      }),
+      toError: (error) => toError(error, options.onDefect),
+    };
+  }
+
+  addTo(server: grpc.Server): void {
+    const requestBytesMax = this.#context.settings.requestBytesMax;
+    for (const [name, handlers] of Object.entries(this.#handlers())) {
+      const definition = this
+        .#definition[`kvstore.v1.${name}`] as grpc.ServiceDefinition;
+      server.addService(
+        checkedDefinition(definition, requestBytesMax),
+        handlers,
+      );
+    }
+    this.#health.addToServer(server);
+    new ReflectionService(this.#definition).addToServer(server);
+  }
+
+  /** Tells load balancers whether to come here. */
+  setServing(serving: boolean): void {
+    const status = serving ? "SERVING" : "NOT_SERVING";
+    for (const name of ["", "kvstore.v1.KeyValue", "kvstore.v1.Cluster"]) {
+      this.#health.setStatus(name, status);
+    }
+  }
+
+  #handlers(): Record<string, grpc.UntypedServiceImplementation> {
+    const context = this.#context;
+    return {
+      KeyValue: {
+        Put: unary(context, put),
+        Get: unary(context, get),
+        Delete: unary(context, remove),
+        Transact: unary(context, transact),
+        Grant: unary(context, grant),
+        Revoke: unary(context, revoke),
+        TimeToLive: unary(context, timeToLive),
+        Compact: unary(context, compact),
+        List: (call: ServerStream) => void serveList(call, context),
+        KeepAlive: (call: DuplexStream) => serveKeepAlive(call, context),
+        Watch: (call: DuplexStream) => serveWatch(call, context),
+        Pipeline: (call: DuplexStream) => servePipeline(call, context),
+      },
+      Cluster: {
+        Status: unary(
+          context,
+          (_wire, { status }) => Promise.resolve(status()),
+        ),
+        TransferLeadership: unary(context, transferLeadership),
+      },
+    };
+  }
+}
+
+type Handler<Request> = (
+  wire: Request,
+  context: Context,
+  options: CallOptions,
+) => Promise<Record<string, unknown>>;
+
+// ------------------------------------------------------------------ unary handlers
+
+async function put(wire: WirePut, { service }: Context, options: CallOptions) {
+  const writeId = toWriteId(wire.writeId);
+  return fromPut(await service.put(toPut(wire), { ...options, writeId }));
+}
+
+async function get(wire: WireGet, { service }: Context, options: CallOptions) {
+  const entry = await service.get(toKey(wire.key), {
+    ...options,
+    ...toReadOptions(wire),
+  });
+  return { entry: fromOptionalEntry(entry) };
+}
+
+async function remove(
+  wire: WireDelete,
+  { service }: Context,
+  options: CallOptions,
+) {
+  const writeId = toWriteId(wire.writeId);
+  return fromDelete(
+    await service.delete(toDelete(wire), { ...options, writeId }),
+  );
+}
+
+async function transact(
+  wire: WireTransact,
+  { service }: Context,
+  options: CallOptions,
+) {
+  const writeId = toWriteId(wire.writeId);
+  return fromTransact(
+    await service.transact(toTransact(wire), { ...options, writeId }),
+  );
+}
+
+async function grant(
+  wire: { lease: WireInteger; ttlMs: WireInteger },
+  { service }: Context,
+  options: CallOptions,
+) {
+  const ttlMs = toInteger(wire.ttlMs, "ttl_ms");
+  const granted = await service.grant(
+    { lease: toLease(wire.lease), ttlMs },
+    options,
+  );
+  return { lease: granted.lease.toString(), ttlMs: granted.ttlMs };
+}
+
+async function revoke(
+  wire: { lease: WireInteger },
+  { service }: Context,
+  options: CallOptions,
+) {
+  const { deleted } = await service.revoke(toLease(wire.lease), options);
+  return { deleted };
+}
+
+async function timeToLive(
+  wire: { lease: WireInteger; withKeys: boolean },
+  { service }: Context,
+  options: CallOptions,
+) {
+  const info = await service.timeToLive(toLease(wire.lease), options);
+  return {
+    lease: info.lease.toString(),
+    grantedTtlMs: info.ttlMs,
+    remainingMs: info.remainingMs,
+    keys: wire.withKeys ? info.keys().map(fromKey) : [],
+  };
+}
+
+async function compact(
+  wire: { revision: WireInteger },
+  { service }: Context,
+  options: CallOptions,
+) {
+  await service.compact(toInteger(wire.revision, "revision"), options);
+  return {};
+}
+
+async function transferLeadership(
+  wire: { nodeId: string },
+  { service }: Context,
+  options: CallOptions,
+) {
+  return { leader: await service.transferLeadership(wire.nodeId, options) };
+}
+
+function unary<Request>(context: Context, handler: Handler<Request>) {
+  return async (
+    call: grpc.ServerUnaryCall<Request | Unreadable, unknown>,
+    callback: grpc.sendUnaryData<unknown>,
+  ): Promise<void> => {
+    try {
+      if (call.request instanceof Unreadable) throw call.request.error;
+      const response = await handler(call.request, context, {
+        timeoutMs: timeoutOf(call),
+      });
+      callback(null, { header: context.header(), ...response });
+    } catch (error) {
+      callback(toStatus(context.toError(error)));
+    }
+  };
+}
+
+// ------------------------------------------------------------------ streams
+
+/** One page after the other, each when the one before has left: memory holds one page. */
+async function serveList(call: ServerStream, context: Context): Promise<void> {
+  try {
+    if (call.request instanceof Unreadable) throw call.request.error;
+    const wire = call.request as WireList;
+    const pages = context.service.list({
+      ...toReadOptions(wire),
+      timeoutMs: timeoutOf(call),
+      range: toRange(wire.range),
+      limit: toInteger(wire.limit, "limit"),
+      keysOnly: wire.keysOnly,
+      reverse: wire.reverse,
+    });
+    for await (const { entries, revision, more } of pages) {
+      while (!hasRoom(call) && !call.cancelled) await pause();
+      if (call.cancelled) return;
+      call.write({
+        header: context.header(),
+        revision,
+        entries: entries.map(fromEntry),
+        more,
+      });
+    }
+    call.end();
+  } catch (error) {
+    call.emit("error", toStatus(context.toError(error)));
+  }
+}
+
+/** Answers in the order of the requests; a lease that is gone does not end the stream. */
+function serveKeepAlive(call: DuplexStream, context: Context): void {
+  let last = Promise.resolve();
+  let waiting = 0;
+  const answer = async (wire: { lease: WireInteger } | Unreadable) => {
+    const lease = wire instanceof Unreadable ? "0" : String(wire.lease);
+    try {
+      if (wire instanceof Unreadable) throw wire.error;
+      const { ttlMs } = await context.service.keepAlive(toLease(lease), {
+        timeoutMs: null,
+      });
+      return { header: context.header(), lease, ttlMs };
+    } catch (error) {
+      return {
+        header: context.header(),
+        lease,
+        error: fromError(context.toError(error)),
+      };
+    }
+  };
+  call.on("data", (wire) => {
+    if (waiting >= LIMITS.pipelineInFlightMax) {
+      const text = `Too many renewals wait on this stream: ${waiting}`;
+      call.emit("error", toStatus(new DkvError("OVERLOADED", text)));
+      return;
+    }
+    waiting++;
+    const answered = answer(wire);
+    last = last.then(async () => {
+      const response = await answered;
+      waiting--;
+      if (!call.cancelled) call.write(response);
+    });
+  });
+  call.on("end", () => void last.then(() => call.end()));
+  call.on("error", () => {}); // The client vanished; what it asked for has been done or will be.
+}
+
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ROOM_POLL_MS));
+}
+
+// ------------------------------------------------------------------ errors and limits
+
+/** The same service, but a bad request becomes an error with a code instead of a bare INTERNAL. */
+function checkedDefinition(
+  definition: grpc.ServiceDefinition,
+  requestBytesMax: number,
+): grpc.ServiceDefinition {
+  const methods = Object.entries(definition).map(([name, method]) => {
+    const bytesMax = name === "Pipeline"
+      ? LIMITS.pipelineInFlightBytesMax
+      : requestBytesMax;
+    const requestDeserialize = (bytes: Buffer) => {
+      if (bytes.length > bytesMax) {
+        const text =
+          `The request is too large: ${bytes.length} bytes, at most ${bytesMax}`;
+        return new Unreadable(new DkvError("REQUEST_TOO_LARGE", text));
+      }
+      try {
+        return method.requestDeserialize(bytes);
+      } catch (cause) {
+        const text = `The request is not a ${name} message: ${
+          (cause as Error).message
+        }`;
+        return new Unreadable(new DkvError("MALFORMED", text, { cause }));
+      }
+    };
+    return [name, { ...method, requestDeserialize }];
+  });
+  return Object.fromEntries(methods);
+}

@@ -1,0 +1,216 @@
+/**
+ * Who a data directory belongs to, and which data directories the other members had when they
+ * were last seen. Used by `node.ts`.
+ *
+ * A replica that lost its disk has lost its votes and its acknowledgements, so it must not come
+ * back under the old name (raft-pitfalls P13). Each data directory therefore gets an incarnation,
+ * a random name, when it is made; every node remembers the incarnation of every member, and
+ * refuses a known member with another one. `--rejoin` makes a directory for a new member:
+ *
+ * ```text
+ *   node id   member id          incarnation
+ *   node2     node2              5d41…         as founded
+ *   node2     node2/7f3a…        7f3a…         after its disk was lost and it rejoined
+ * ```
+ *
+ * @module
+ */
+
+import { assert, DkvError } from "./errors.ts";
+import type { MemberId } from "./message.ts";
+
+const FORMAT = 1;
+
+/** The contents of `identity.json` in a data directory. */
+export interface Identity {
+  readonly format: number;
+  readonly cluster: string;
+  /** Of the cluster's name and nodes; see `config.ts`. */
+  readonly fingerprint: string;
+  readonly nodeId: string;
+  readonly memberId: MemberId;
+  /** Names this data directory; 32 hexadecimal digits. */
+  readonly incarnation: string;
+}
+
+export interface IdentityOptions {
+  directory: string;
+  cluster: string;
+  fingerprint: string;
+  nodeId: string;
+  /** Make the directory one of a new member. */
+  rejoin: boolean;
+}
+
+/** The node that a member lives on. */
+export function nodeOfMember(member: MemberId): string {
+  const slash = member.indexOf("/");
+  return slash === -1 ? member : member.slice(0, slash);
+}
+
+/** True if the member joined after the cluster was founded. */
+export function isRejoined(member: MemberId): boolean {
+  return member.includes("/");
+}
+
+/**
+ * Reads the identity of a data directory, or makes the directory and its identity.
+ *
+ * @throws {DkvError} IDENTITY_MISMATCH if the directory is another node's or another cluster's,
+ * DATA_CORRUPT if it is damaged.
+ */
+export function openIdentity(options: IdentityOptions): Identity {
+  const { directory, rejoin } = options;
+  // Data at rest is for the node alone.
+  Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+  refuseQuarantined(directory);
+  const known = readJson<Identity>(`${directory}/identity.json`);
+  if (known !== null) {
+    checkIdentity(known, options);
+    return known;
+  }
+  for (const { name } of Deno.readDirSync(directory)) {
+    if (name.endsWith(".db")) {
+      throw new DkvError(
+        "DATA_CORRUPT",
+        `${directory} holds ${name} but no identity.json`,
+      );
+    }
+  }
+  const incarnation = randomHex(16);
+  const identity: Identity = {
+    format: FORMAT,
+    cluster: options.cluster,
+    fingerprint: options.fingerprint,
+    nodeId: options.nodeId,
+    memberId: rejoin
+      ? `${options.nodeId}/${incarnation.slice(0, 12)}`
+      : options.nodeId,
+    incarnation,
+  };
+  writeJson(`${directory}/identity.json`, identity);
+  return identity;
+}
+
+function checkIdentity(known: Identity, options: IdentityOptions): void {
+  const { directory, nodeId, cluster, fingerprint, rejoin } = options;
+  const refuse = (reason: string) => {
+    throw new DkvError(
+      "IDENTITY_MISMATCH",
+      `Cannot use data directory ${directory}: ${reason}`,
+    );
+  };
+  if (known.format !== FORMAT) {
+    refuse(
+      `it has format ${known.format}, this version of dkv reads format ${FORMAT}`,
+    );
+  }
+  if (known.nodeId !== nodeId) {
+    refuse(`it belongs to node ${known.nodeId}, this is ${nodeId}`);
+  }
+  if (known.cluster !== cluster) {
+    refuse(
+      `it belongs to cluster ${known.cluster}, the configuration names ${cluster}`,
+    );
+  }
+  if (known.fingerprint !== fingerprint) {
+    refuse(
+      `it belongs to a cluster ${cluster} with other nodes than the configuration lists`,
+    );
+  }
+  if (rejoin && !isRejoined(known.memberId)) {
+    refuse(
+      `--rejoin wants an empty directory, this one holds the data of ${known.memberId}`,
+    );
+  }
+}
+
+/** Marks a data directory as damaged: no start serves from it again. */
+export function quarantine(directory: string, reason: string): void {
+  Deno.writeTextFileSync(`${directory}/DAMAGED`, `${reason}\n`);
+}
+
+function refuseQuarantined(directory: string): void {
+  let reason: string;
+  try {
+    reason = Deno.readTextFileSync(`${directory}/DAMAGED`).trim();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    throw error;
+  }
+  throw new DkvError("DATA_CORRUPT", reason);
+}
+
+/** The incarnations of the members that were seen, kept in `peers.json`. */
+export class KnownMembers {
+  readonly #path: string;
+  readonly #incarnations: Map<MemberId, string>;
+
+  constructor(directory: string) {
+    this.#path = `${directory}/peers.json`;
+    const known = readJson<Record<string, string>>(this.#path) ?? {};
+    this.#incarnations = new Map(Object.entries(known));
+  }
+
+  /** Null if the member may speak, otherwise the reason why not. Remembers who it sees first. */
+  admit(member: MemberId, incarnation: string): string | null {
+    const known = this.#incarnations.get(member);
+    if (known === incarnation) return null;
+    if (known !== undefined) {
+      return `${member} comes with a new data directory: its votes and acknowledgements are lost ` +
+        "with the old one. Bring the old directory back, or empty the new one and start the " +
+        "node with --rejoin";
+    }
+    assert(incarnation !== "", `Member ${member} has no incarnation`);
+    this.#incarnations.set(member, incarnation);
+    writeJson(this.#path, Object.fromEntries(this.#incarnations));
+    return null;
+  }
+}
+
+/** `bytes` random bytes as hexadecimal digits. */
+export function randomHex(bytes: number): string {
+  const random = crypto.getRandomValues(new Uint8Array(bytes));
+  return Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join(
+    "",
+  );
+}
+
+function readJson<T>(path: string): T | null {
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return null;
+    throw error;
+  }
+  try {
+    return JSON.parse(text) as T;
+  } catch (cause) {
+    throw new DkvError("DATA_CORRUPT", `${path} is damaged: not JSON`, {
+      cause,
+    });
+  }
+}
+
+/** Replaces a file so that a crash leaves the old one or the new one, whole and durable. */
+function writeJson(path: string, value: unknown): void {
+  const draft = `${path}.new`;
+  const bytes = new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
+  {
+    using file = Deno.openSync(draft, {
+      create: true,
+      write: true,
+      truncate: true,
+      mode: 0o600,
+    });
+    // A short write does not throw (platform.md, section 7).
+    for (let at = 0; at < bytes.length;) {
+      at += file.writeSync(bytes.subarray(at));
+    }
+    file.syncSync();
+  }
+  Deno.renameSync(draft, path);
+  using folder = Deno.openSync(path.slice(0, path.lastIndexOf("/")));
+  folder.syncSync();
+}

@@ -1,0 +1,521 @@
+/**
+ * One node: it owns the clock, the data directory, the network and the order in which everything
+ * starts and stops, and runs the turns of its groups. Used by `cli.ts` and by `mod.ts`.
+ *
+ * @module
+ */
+
+import * as grpc from "@grpc/grpc-js";
+import { statfsSync } from "node:fs";
+import { clearImmediate, setImmediate } from "node:timers";
+import { type Config, fingerprint, LIMITS, nodeOf } from "./config.ts";
+import { Disk } from "./disk.ts";
+import { AssertionError, DkvError } from "./errors.ts";
+import { Group } from "./group.ts";
+import { GrpcAdapter } from "./grpc.ts";
+import {
+  type Identity,
+  isRejoined,
+  KnownMembers,
+  nodeOfMember,
+  openIdentity,
+  quarantine,
+  randomHex,
+} from "./identity.ts";
+import { simpleConfiguration } from "./members.ts";
+import type { Configuration, MemberId, Message } from "./message.ts";
+import type { Logger } from "./metrics.ts";
+import { Peers } from "./peers.ts";
+import { refuseRuntime } from "./runtime.ts";
+import { Service } from "./service.ts";
+import { readPieces, removeSnapshot, Snapshots } from "./snapshots.ts";
+
+/** The version of dkv, as in deno.json. */
+export const VERSION = "0.1.0";
+
+/** Everything lives in one group today; messages carry its name so that there can be more. */
+const GROUP = "default";
+/** A loop that stood still does not make up for all of it: time that nobody saw has not passed. */
+const CATCH_UP_TICKS_MAX = 2;
+/** A file up to this size is read and checked as a whole at start: about a second. */
+const VERIFY_BYTES_MAX = 256 * 1024 * 1024;
+/** How long a stopping node waits for another to lead, and for open calls. */
+const STOP_GRACE_MS = 1000;
+
+/** How to start a {@linkcode Node}. */
+export interface NodeOptions {
+  config: Config;
+  /** Which node of the configuration this is. */
+  id: string;
+  /** Where it keeps its data; made if absent. */
+  directory: string;
+  /** Come back as a new member, with an empty data directory, after the old disk was lost. */
+  rejoin?: boolean;
+  logger: Logger;
+}
+
+/** A running node. */
+export class Node {
+  readonly #config: Config;
+  readonly #directory: string;
+  readonly #identity: Identity;
+  readonly #known: KnownMembers;
+  readonly #logger: Logger;
+  readonly #group: Group;
+  readonly #disk: Disk;
+  readonly #snapshots: Snapshots;
+  readonly #peers: Peers;
+  readonly #adapter: GrpcAdapter;
+  readonly #server: grpc.Server;
+  readonly #startedMs = performance.now();
+  readonly #ended = Promise.withResolvers<unknown>();
+  /** Members that connected, by node; those the configuration does not know ask to join. */
+  readonly #connectedMembers = new Map<string, MemberId>();
+  readonly #shipping = new Set<MemberId>();
+  #turnScheduled: ReturnType<typeof setImmediate> | null = null;
+  #ticker: ReturnType<typeof setInterval> | undefined;
+  #lastTickMs = performance.now();
+  #writeRefusal: string | null = null;
+  #diskExhausted = false;
+  #state: "starting" | "running" | "stopping" | "stopped" = "starting";
+
+  /**
+   * Opens the data directory, starts to listen and joins the cluster.
+   *
+   * @throws {DkvError} CONFIG_INVALID, IDENTITY_MISMATCH, DATA_CORRUPT, RUNTIME_UNSUPPORTED
+   */
+  static async start(options: NodeOptions): Promise<Node> {
+    refuseRuntime();
+    const node = new Node(options);
+    try {
+      await node.#listen();
+    } catch (error) {
+      await node.stop();
+      throw error;
+    }
+    return node;
+  }
+
+  private constructor(
+    { config, id, directory, rejoin = false, logger }: NodeOptions,
+  ) {
+    const self = nodeOf(config, id);
+    this.#config = config;
+    this.#directory = directory;
+    this.#logger = logger;
+    this.#identity = openIdentity({
+      directory,
+      cluster: config.cluster,
+      fingerprint: fingerprint(config),
+      nodeId: id,
+      rejoin,
+    });
+    this.#known = new KnownMembers(directory);
+    const bootstrap = bootstrapOf(config, this.#identity.memberId);
+    this.#snapshots = new Snapshots(directory, bootstrap);
+    this.#disk = new Disk({ path: `${directory}/${GROUP}.db`, bootstrap });
+    if (this.#disk.bytes <= VERIFY_BYTES_MAX) this.#disk.verify();
+    this.#group = this.#makeGroup();
+    const service = new Service(this.#group, config.settings);
+    this.#adapter = new GrpcAdapter({
+      service,
+      nodeId: id,
+      settings: config.settings,
+      status: () => this.status(),
+      onDefect: (error) => this.#fail(error),
+    });
+    this.#peers = this.#makePeers(self.id);
+    this.#server = new grpc.Server(serverOptions());
+    this.#adapter.addTo(this.#server);
+    this.#peers.addTo(this.#server);
+    this.#checkSpace();
+  }
+
+  /** Resolves when the node has ended: with undefined after `stop`, with the reason if it failed. */
+  get ended(): Promise<unknown> {
+    return this.#ended.promise;
+  }
+
+  /** The operations of the cluster, as this node serves them. */
+  get identity(): Identity {
+    return this.#identity;
+  }
+
+  /** Hands leadership over, ends what waits, makes everything durable. */
+  async stop(): Promise<void> {
+    if (this.#state === "stopping" || this.#state === "stopped") return;
+    const wasRunning = this.#state === "running";
+    this.#state = "stopping";
+    this.#adapter.setServing(false);
+    if (wasRunning) await this.#handOver();
+    this.#halt();
+    this.#group.close();
+    await this.#closeNetwork();
+    this.#state = "stopped";
+    this.#logger.info("stopped");
+    this.#ended.resolve(undefined);
+  }
+
+  /** What `Cluster.Status` answers. */
+  status(): Record<string, unknown> {
+    const { core, store } = this.#group;
+    const { state } = store;
+    return {
+      cluster: this.#config.cluster,
+      role: this.#role(),
+      leader: core.leader === null ? "" : nodeOfMember(core.leader),
+      term: core.term,
+      commitIndex: core.commit,
+      appliedIndex: state.appliedIndex,
+      firstIndex: core.firstIndex,
+      lastIndex: core.lastIndex,
+      compactRevision: state.compactRevision,
+      stateHash: state.hash.toString(16).padStart(8, "0"),
+      keys: store.metrics().keys,
+      diskBytes: this.#disk.bytes,
+      version: VERSION,
+      members: this.#memberStatus(),
+      uptimeMs: Math.round(performance.now() - this.#startedMs),
+      writeRefusal: this.#writeRefusal ?? "",
+    };
+  }
+
+  #role(): string {
+    const { role, configuration } = this.#group.core;
+    if (configuration.learners.includes(this.#identity.memberId)) {
+      return "learner";
+    }
+    return role === "preCandidate" ? "pre-candidate" : role;
+  }
+
+  #memberStatus(): Record<string, unknown>[] {
+    const { configuration, progress } = this.#group.core;
+    const { voters, votersOutgoing, learners } = configuration;
+    const members = new Set([...voters, ...votersOutgoing, ...learners]);
+    return [...members].map((memberId) => {
+      const nodeId = nodeOfMember(memberId);
+      const known = this.#config.nodes.find(({ id }) => id === nodeId);
+      const follower = progress().get(memberId);
+      return {
+        memberId,
+        nodeId,
+        address: known?.address ?? "",
+        suffrage: learners.includes(memberId) ? "learner" : "voter",
+        matchIndex: follower?.match ?? 0,
+        progress: follower?.state ?? "",
+        connected: memberId === this.#identity.memberId ||
+          this.#peers.connected(nodeId),
+      };
+    });
+  }
+
+  // ---------------------------------------------------------------- start and stop
+
+  async #listen(): Promise<void> {
+    const { address } = nodeOf(this.#config, this.#identity.nodeId);
+    const credentials = grpc.ServerCredentials.createInsecure();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#server.bindAsync(
+      address,
+      credentials,
+      (error) => error ? reject(error) : resolve(),
+    );
+    await promise.catch((cause) => {
+      throw new DkvError(
+        "CONFIG_INVALID",
+        `Cannot listen on ${address}: ${cause.message}`,
+        {
+          cause,
+        },
+      );
+    });
+    this.#state = "running";
+    this.#peers.start();
+    this.#ticker = setInterval(
+      () => this.#onTimer(),
+      this.#config.settings.tickMs,
+    );
+    this.#adapter.setServing(true);
+    for (const notice of this.#config.notices) this.#logger.info(notice);
+    const { memberId, cluster } = this.#identity;
+    this.#logger.info(`listening on ${address}`, { cluster, member: memberId });
+  }
+
+  /** A leader that stops without a word costs its cluster an election timeout. */
+  async #handOver(): Promise<void> {
+    const { core } = this.#group;
+    if (core.role !== "leader" || core.configuration.voters.length < 2) return;
+    this.#group.transferLeadership(null);
+    const end = performance.now() + STOP_GRACE_MS;
+    while (this.#group.core.role === "leader" && performance.now() < end) {
+      await new Promise((resolve) =>
+        setTimeout(resolve, this.#config.settings.tickMs)
+      );
+    }
+  }
+
+  #halt(): void {
+    clearInterval(this.#ticker);
+    if (this.#turnScheduled !== null) clearImmediate(this.#turnScheduled);
+    this.#turnScheduled = null;
+  }
+
+  async #closeNetwork(): Promise<void> {
+    await this.#peers.stop();
+    // Answers that were just settled leave in the next turns of the loop; then the rest is cut.
+    await new Promise((resolve) =>
+      setTimeout(resolve, this.#config.settings.tickMs)
+    );
+    this.#server.forceShutdown();
+  }
+
+  /** A broken invariant or a failed disk: nothing more is written or said, and the node ends. */
+  #fail(error: unknown): void {
+    if (this.#state === "stopping" || this.#state === "stopped") return;
+    this.#state = "stopped";
+    this.#halt();
+    const text = error instanceof DkvError
+      ? error.message
+      : error instanceof AssertionError
+      ? `broken invariant: ${error.message}`
+      : `defect: ${(error as Error).stack ?? error}`;
+    this.#logger.error(`node stops: ${text}`);
+    if (error instanceof DkvError && error.code === "DATA_CORRUPT") {
+      quarantine(this.#directory, error.message);
+    }
+    this.#disk.abandon();
+    this.#server.forceShutdown();
+    void this.#peers.stop();
+    this.#ended.resolve(error);
+  }
+
+  // ---------------------------------------------------------------- the turn
+
+  #wake(): void {
+    if (this.#turnScheduled !== null || this.#state === "stopped") return;
+    this.#turnScheduled = setImmediate(() => {
+      this.#turnScheduled = null;
+      if (this.#state === "stopped") return;
+      try {
+        this.#group.turn();
+        this.#peers.flush();
+      } catch (error) {
+        this.#fail(error);
+      }
+    });
+  }
+
+  #onTimer(): void {
+    const { tickMs } = this.#config.settings;
+    const ticks = Math.floor((performance.now() - this.#lastTickMs) / tickMs);
+    if (ticks === 0) return;
+    this.#lastTickMs += ticks * tickMs;
+    this.#checkSpace();
+    for (let i = 0; i < Math.min(ticks, CATCH_UP_TICKS_MAX); i++) {
+      this.#group.tick();
+    }
+    this.#admitJoiners();
+  }
+
+  // ---------------------------------------------------------------- the group's outside
+
+  #makeGroup(): Group {
+    const { log } = this.#logs();
+    return new Group({
+      id: GROUP,
+      member: this.#identity.memberId,
+      disk: this.#disk,
+      settings: this.#config.settings,
+      seed: Number.parseInt(randomHex(4), 16),
+      origin: Number.parseInt(randomHex(6), 16),
+      clusterId: randomHex(16),
+      outputs: {
+        send: (message) => this.#send(message),
+        wake: () => this.#wake(),
+        shipSnapshot: (to) => void this.#shipSnapshot(to),
+        installSnapshot: (disk, meta) => this.#snapshots.install(disk, meta),
+        writeRefusal: () => this.#writeRefusal,
+        diskExhausted: () => this.#diskExhausted,
+        log,
+      },
+    });
+  }
+
+  #makePeers(self: string): Peers {
+    const addresses = new Map(
+      this.#config.nodes.filter(({ id }) => id !== self).map((
+        { id, address },
+      ) => [id, address]),
+    );
+    return new Peers({
+      identity: {
+        clusterName: this.#config.cluster,
+        fingerprint: this.#identity.fingerprint,
+        clusterId: () => this.#group.store.state.clusterId,
+        nodeId: self,
+        memberId: this.#identity.memberId,
+        incarnation: this.#identity.incarnation,
+        softwareVersion: VERSION,
+      },
+      addresses,
+      log: this.#logs().log,
+      onMessages: (_from, messages) => {
+        for (const { message } of messages) this.#group.receive(message);
+      },
+      onConnected: (nodeId) =>
+        this.#logger.debug("connected", { peer: nodeId }),
+      onUnreachable: (nodeId) => this.#onUnreachable(nodeId),
+      admit: (hello) => this.#admit(hello),
+      snapshotSink: (_from, { meta }) => this.#snapshots.receive(meta),
+    });
+  }
+
+  #logs(): {
+    log: (
+      level: "info" | "warn",
+      text: string,
+      fields?: Record<string, unknown>,
+    ) => void;
+  } {
+    return {
+      log: (level, text, fields) => this.#logger[level](text, fields ?? {}),
+    };
+  }
+
+  #send(message: Message): void {
+    this.#peers.send(nodeOfMember(message.to), GROUP, message);
+  }
+
+  #onUnreachable(nodeId: string): void {
+    const { voters, votersOutgoing, learners } = this.#group.core.configuration;
+    for (const member of new Set([...voters, ...votersOutgoing, ...learners])) {
+      if (nodeOfMember(member) === nodeId) this.#group.unreachable(member);
+    }
+  }
+
+  // ---------------------------------------------------------------- membership
+
+  #admit(
+    hello: { nodeId: string; memberId: MemberId; incarnation: string },
+  ): string | null {
+    if (nodeOfMember(hello.memberId) !== hello.nodeId) {
+      return `node ${hello.nodeId} cannot be member ${hello.memberId}`;
+    }
+    const { voters, votersOutgoing, learners } = this.#group.core.configuration;
+    const member = [...voters, ...votersOutgoing, ...learners].includes(
+      hello.memberId,
+    );
+    if (
+      !member && !isRejoined(hello.memberId) &&
+      !isRejoined(this.#identity.memberId)
+    ) {
+      return `${hello.memberId} is no longer a member: it was replaced. Empty its data directory ` +
+        "and start it with --rejoin";
+    }
+    const refusal = this.#known.admit(hello.memberId, hello.incarnation);
+    if (refusal === null) {
+      this.#connectedMembers.set(hello.nodeId, hello.memberId);
+    }
+    return refusal;
+  }
+
+  /** The leader takes a node that rejoined in the place of the member that its disk was. */
+  #admitJoiners(): void {
+    if (this.#group.core.role !== "leader") return;
+    for (const [nodeId, memberId] of this.#connectedMembers) {
+      if (isRejoined(memberId) && this.#peers.connected(nodeId)) {
+        this.#group.join(memberId);
+      }
+    }
+  }
+
+  // ---------------------------------------------------------------- snapshots and space
+
+  async #shipSnapshot(to: MemberId): Promise<void> {
+    if (this.#shipping.has(to)) return;
+    this.#shipping.add(to);
+    let index = 0;
+    try {
+      const snapshot = await this.#snapshots.make(this.#disk.path);
+      try {
+        index = snapshot.meta.index;
+        const { memberId: from } = this.#identity;
+        const { term } = this.#group.core;
+        this.#logger.info("sending a snapshot", {
+          to,
+          index,
+          bytes: snapshot.bytes,
+        });
+        await this.#peers.sendSnapshot(nodeOfMember(to), {
+          group: GROUP,
+          message: { type: "snapshot", from, to, term, meta: snapshot.meta },
+          bytes: snapshot.bytes,
+          source: readPieces(snapshot.path, LIMITS.snapshotChunkBytes),
+        });
+        this.#group.snapshotSent(to, { ok: true, index });
+      } finally {
+        await removeSnapshot(snapshot);
+      }
+    } catch (error) {
+      this.#logger.warn("cannot send a snapshot", {
+        to,
+        reason: (error as Error).message,
+      });
+      if (this.#state === "running") {
+        this.#group.snapshotSent(to, { ok: false, index });
+      }
+    } finally {
+      this.#shipping.delete(to);
+    }
+  }
+
+  /** Refuses writes while there is still room for what was promised already. */
+  #checkSpace(): void {
+    const { bavail, bsize, blocks } = statfsSync(this.#directory);
+    // What waits in the write-ahead log may have to be copied into the file.
+    const free = bavail * bsize + this.#disk.freeBytes -
+      this.#disk.uncheckpointedBytes;
+    const wanted = Math.min(
+      this.#config.settings.diskFreeBytesMin,
+      blocks * bsize / 10,
+    );
+    const refusal = free >= wanted
+      ? null
+      : `${this.#directory} has ${
+        Math.max(0, Math.round(free / 1024))
+      } KiB free, writes need ${Math.round(wanted / 1024)} KiB`;
+    this.#diskExhausted = free < wanted / 2;
+    if ((refusal === null) !== (this.#writeRefusal === null)) {
+      if (refusal === null) {
+        this.#logger.info("the disk has space again: writes are accepted");
+      } else {this.#logger.warn(
+          `the disk is nearly full: writes are refused. ${refusal}`,
+        );}
+    }
+    this.#writeRefusal = refusal;
+  }
+}
+
+/** The founders vote; a node that rejoins learns from the cluster who does. */
+function bootstrapOf(config: Config, member: MemberId): Configuration {
+  const founders = config.nodes.map(({ id }) => id);
+  if (!isRejoined(member)) return simpleConfiguration(founders, []);
+  const others = founders.filter((id) => id !== nodeOfMember(member));
+  if (others.length === 0) {
+    throw new DkvError(
+      "CONFIG_INVALID",
+      "A cluster of one node has nothing to rejoin",
+    );
+  }
+  return simpleConfiguration(others, []);
+}
+
+function serverOptions(): grpc.ServerOptions {
+  return {
+    "grpc.max_concurrent_streams": LIMITS.concurrentStreamsMax,
+    "grpc.max_receive_message_length": LIMITS.pipelineInFlightBytesMax,
+    "grpc.max_send_message_length": LIMITS.pipelineInFlightBytesMax,
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+  };
+}

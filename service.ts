@@ -1,0 +1,467 @@
+/**
+ * The one meaning of each operation: validation, limits, deadlines, and where a request goes.
+ * Adapters (`grpc.ts` and those to come) convert to and from these types and do nothing else.
+ *
+ * @module
+ */
+
+import type {
+  Compare,
+  DeleteOperation,
+  Key,
+  KeyRange,
+  Operation,
+  PutOperation,
+  Request,
+  StoredEntry,
+  TransactRequest,
+  WriteId,
+} from "./batch.ts";
+import { LIMITS, type Settings } from "./config.ts";
+import { DkvError, unreachable } from "./errors.ts";
+import type { Group } from "./group.ts";
+import { nodeOfMember } from "./identity.ts";
+import type { Result } from "./results.ts";
+import type { LeaseInfo } from "./store.ts";
+import type { WatchOptions } from "./watch.ts";
+
+/** What a caller may say beside the request itself. */
+export interface CallOptions {
+  /** Give up after this long; null for the cluster's default. */
+  readonly timeoutMs: number | null;
+}
+
+export interface WriteOptions extends CallOptions {
+  /** Makes a retry safe; null: a repetition is not recognised. */
+  readonly writeId: WriteId | null;
+}
+
+export interface ReadOptions extends CallOptions {
+  /** Read as of this revision; 0 means now. */
+  readonly revision: number;
+  /** Answer from this node's own state, which may be stale. */
+  readonly serializable: boolean;
+}
+
+export interface ListOptions extends ReadOptions {
+  readonly range: KeyRange;
+  /** 0 means no limit. */
+  readonly limit: number;
+  readonly keysOnly: boolean;
+  readonly reverse: boolean;
+}
+
+export interface Page {
+  readonly entries: readonly StoredEntry[];
+  readonly revision: number;
+  /** On the last page: true if the limit left keys out. */
+  readonly more: boolean;
+}
+
+type ResultOf<Type extends Result["type"]> = Extract<Result, { type: Type }>;
+
+/** The smallest key after `key`: with it, a single key is a range. */
+export function keyAfter(key: Key): Key {
+  return key + "\0";
+}
+
+/** The operations of one group, for every adapter. */
+export class Service {
+  readonly #group: Group;
+  readonly #settings: Settings;
+
+  constructor(group: Group, settings: Settings) {
+    this.#group = group;
+    this.#settings = settings;
+  }
+
+  /** The revision that this node's state is at. */
+  get revision(): number {
+    return this.#group.store.revision;
+  }
+
+  // ---------------------------------------------------------------- writes
+
+  put(request: PutOperation, options: WriteOptions): Promise<ResultOf<"put">> {
+    checkOperation(request);
+    return this.#write(request, { ...options, expect: "put" });
+  }
+
+  delete(
+    request: DeleteOperation,
+    options: WriteOptions,
+  ): Promise<ResultOf<"delete">> {
+    checkOperation(request);
+    return this.#write(request, { ...options, expect: "delete" });
+  }
+
+  transact(
+    request: TransactRequest,
+    options: WriteOptions,
+  ): Promise<ResultOf<"transact">> {
+    checkTransaction(request);
+    return this.#write(request, { ...options, expect: "transact" });
+  }
+
+  grant(
+    { lease, ttlMs }: { lease: bigint; ttlMs: number },
+    options: CallOptions,
+  ): Promise<ResultOf<"lease">> {
+    if (lease < 0n) {
+      throw new DkvError(
+        "LEASE_INVALID",
+        `A lease id is not negative: ${lease}`,
+      );
+    }
+    if (ttlMs < LIMITS.leaseTtlMsMin || ttlMs > LIMITS.leaseTtlMsMax) {
+      throw new DkvError(
+        "LEASE_INVALID",
+        `A lease lives ${LIMITS.leaseTtlMsMin} to ${LIMITS.leaseTtlMsMax} ms, not ${ttlMs}`,
+      );
+    }
+    const { leases } = this.#group.store.metrics();
+    if (leases >= LIMITS.leasesMax) {
+      throw new DkvError(
+        "OVERLOADED",
+        `Too many leases: ${leases}, at most ${LIMITS.leasesMax}`,
+      );
+    }
+    return this.#write({ type: "grant", lease, ttlMs }, {
+      ...options,
+      writeId: null,
+      expect: "lease",
+    });
+  }
+
+  revoke(lease: bigint, options: CallOptions): Promise<ResultOf<"revoked">> {
+    checkLease(lease);
+    return this.#write({ type: "revoke", lease }, {
+      ...options,
+      writeId: null,
+      expect: "revoked",
+    });
+  }
+
+  /** Renews a lease through the log, so an answer means that the lease existed (raft-pitfalls R11). */
+  keepAlive(lease: bigint, options: CallOptions): Promise<ResultOf<"lease">> {
+    checkLease(lease);
+    return this.#write({ type: "keepAlive", lease }, {
+      ...options,
+      writeId: null,
+      expect: "lease",
+    });
+  }
+
+  compact(revision: number, options: CallOptions): Promise<ResultOf<"done">> {
+    checkRevision(revision);
+    return this.#write({ type: "compact", revision }, {
+      ...options,
+      writeId: null,
+      expect: "done",
+    });
+  }
+
+  #write<Type extends Result["type"]>(
+    request: Request,
+    options: WriteOptions & { expect: Type },
+  ): Promise<ResultOf<Type>> {
+    const { promise, resolve, reject } = Promise.withResolvers<
+      ResultOf<Type>
+    >();
+    this.#group.propose(request, {
+      writeId: options.writeId,
+      timeoutMs: this.#timeout(options),
+      settle: (outcome) => {
+        if (outcome instanceof DkvError) return reject(outcome);
+        if (outcome.type === "error") {
+          return reject(new DkvError(outcome.code, outcome.message));
+        }
+        if (outcome.type === options.expect) {
+          return resolve(outcome as ResultOf<Type>);
+        }
+        reject(
+          new DkvError(
+            "SEQUENCE_STALE",
+            `This sequence number belonged to a ${outcome.type}, not to a ${options.expect}`,
+          ),
+        );
+      },
+    });
+    return promise;
+  }
+
+  // ---------------------------------------------------------------- reads
+
+  async get(key: Key, options: ReadOptions): Promise<StoredEntry | null> {
+    checkKey(key);
+    checkRevision(options.revision);
+    await this.#ready(options);
+    return this.#group.store.get(key, options.revision);
+  }
+
+  /** Pages in key order, all at one revision. */
+  async *list(options: ListOptions): AsyncGenerator<Page> {
+    checkRange(options.range);
+    checkRevision(options.revision);
+    checkCount("limit", options.limit);
+    await this.#ready(options);
+    let { start, end } = options.range;
+    let revision = options.revision;
+    let left = options.limit === 0 ? Infinity : options.limit;
+    while (true) {
+      const limit = Math.min(left, LIMITS.listPageEntries);
+      const page = this.#group.store.list({ start, end }, {
+        revision,
+        limit,
+        keysOnly: options.keysOnly,
+        reverse: options.reverse,
+        bytesMax: LIMITS.listPageBytes,
+      });
+      revision = page.revision;
+      left -= page.entries.length;
+      const last = page.entries.at(-1);
+      const done = !page.more || left === 0 || last === undefined;
+      yield { entries: page.entries, revision, more: done && page.more };
+      if (done) return;
+      if (options.reverse) end = last.key;
+      else start = keyAfter(last.key);
+    }
+  }
+
+  /** Null if the lease does not exist. */
+  async timeToLive(
+    lease: bigint,
+    options: CallOptions,
+  ): Promise<LeaseInfo & { keys: () => readonly Key[] }> {
+    checkLease(lease);
+    await this.#ready({ ...options, serializable: false });
+    const info = this.#group.store.leaseInfo(lease);
+    if (info === null) {
+      throw new DkvError("LEASE_NOT_FOUND", `Lease ${lease} does not exist`);
+    }
+    return { ...info, keys: () => this.#group.store.leaseKeys(lease) };
+  }
+
+  /** Resolves when this replica's state may be read. */
+  #ready(
+    options: { serializable: boolean; timeoutMs: number | null },
+  ): Promise<void> | void {
+    if (options.serializable) return;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#group.read(
+      (error) => error === null ? resolve() : reject(error),
+      this.#timeout(options),
+    );
+    return promise;
+  }
+
+  // ---------------------------------------------------------------- watches
+
+  /**
+   * Registers a watch and returns the function that ends it.
+   *
+   * @throws {DkvError} for a bad range or revision, OVERLOADED if there are too many.
+   */
+  watch(options: WatchOptions): { fromRevision: number; stop: () => void } {
+    checkRange(options.range);
+    checkRevision(options.fromRevision);
+    return this.#group.watchers.add(options);
+  }
+
+  // ---------------------------------------------------------------- cluster
+
+  /** Moves leadership to a node and resolves when this node sees it there. */
+  async transferLeadership(
+    nodeId: string,
+    options: CallOptions,
+  ): Promise<string> {
+    const { configuration, term: before } = this.#group.core;
+    const target = nodeId === ""
+      ? null
+      : configuration.voters.find((member) => nodeOfMember(member) === nodeId);
+    if (target === undefined) {
+      throw new DkvError(
+        "MEMBERSHIP_REFUSED",
+        `Cannot lead: ${nodeId} is not a voter`,
+      );
+    }
+    if (target !== null && this.#group.core.leader === target) return nodeId;
+    this.#group.transferLeadership(target);
+    const end = performance.now() + this.#timeout(options);
+    while (performance.now() < end) {
+      const { leader, term } = this.#group.core;
+      if (
+        leader !== null && term > before &&
+        (target === null || leader === target)
+      ) {
+        return nodeOfMember(leader);
+      }
+      await new Promise((resolve) =>
+        setTimeout(resolve, this.#settings.tickMs)
+      );
+    }
+    throw new DkvError(
+      "DEADLINE_EXCEEDED",
+      "Leadership did not move before the deadline",
+    );
+  }
+
+  #timeout({ timeoutMs }: CallOptions): number {
+    if (timeoutMs === null) return this.#settings.requestTimeoutMs;
+    if (timeoutMs <= 0) {
+      throw new DkvError(
+        "DEADLINE_EXCEEDED",
+        "The deadline had passed when the request arrived",
+      );
+    }
+    return timeoutMs;
+  }
+}
+
+// ------------------------------------------------------------------ validation
+
+function checkKey(key: Key): void {
+  if (key.length === 0) throw new DkvError("KEY_EMPTY", "The key is empty");
+  if (key.length > LIMITS.keyBytesMax) {
+    throw new DkvError(
+      "KEY_TOO_LARGE",
+      `The key is too large: ${key.length} bytes, at most ${LIMITS.keyBytesMax}`,
+    );
+  }
+}
+
+function checkValue(value: Uint8Array): void {
+  if (value.length > LIMITS.valueBytesMax) {
+    throw new DkvError(
+      "VALUE_TOO_LARGE",
+      `The value is too large: ${value.length} bytes, at most ${LIMITS.valueBytesMax}`,
+    );
+  }
+}
+
+function checkRange({ start, end }: KeyRange): void {
+  for (const bound of [start, end ?? ""]) {
+    // One more than a key: the end that makes a range of the largest key.
+    if (bound.length > LIMITS.keyBytesMax + 1) {
+      throw new DkvError(
+        "KEY_TOO_LARGE",
+        `The bound of the range is too large: ${bound.length} bytes, at most ${LIMITS.keyBytesMax}`,
+      );
+    }
+  }
+  if (end !== null && end <= start) {
+    throw new DkvError(
+      "RANGE_INVERTED",
+      `The range is empty: it ends at ${
+        printable(end)
+      }, which is not after its start ${printable(start)}`,
+    );
+  }
+}
+
+function checkRevision(revision: number): void {
+  if (!Number.isSafeInteger(revision) || revision < 0) {
+    throw new DkvError(
+      "REVISION_INVALID",
+      `A revision is a whole number from 0 to 2^53 - 1, not ${revision}`,
+    );
+  }
+}
+
+function checkCount(name: string, count: number): void {
+  if (!Number.isSafeInteger(count) || count < 0) {
+    throw new DkvError(
+      "MALFORMED",
+      `The ${name} is a whole number from 0, not ${count}`,
+    );
+  }
+}
+
+function checkLease(lease: bigint): void {
+  if (lease <= 0n) {
+    throw new DkvError("LEASE_INVALID", `A lease id is positive, not ${lease}`);
+  }
+}
+
+function checkOperation(operation: Operation): void {
+  switch (operation.type) {
+    case "put":
+      checkKey(operation.key);
+      checkValue(operation.value);
+      if (operation.lease < 0n) {
+        throw new DkvError(
+          "LEASE_INVALID",
+          `A lease id is not negative: ${operation.lease}`,
+        );
+      }
+      return;
+    case "delete":
+      checkRange(operation.range);
+      return;
+    case "get":
+      return checkKey(operation.key);
+    case "list":
+      checkRange(operation.range);
+      return checkCount("limit", operation.limit);
+    default:
+      unreachable(operation);
+  }
+}
+
+function checkTransaction(request: TransactRequest): void {
+  const { compares, then, else: otherwise } = request;
+  for (
+    const [name, list] of Object.entries({ compares, then, else: otherwise })
+  ) {
+    if (list.length > LIMITS.transactionOperationsMax) {
+      throw new DkvError(
+        "TOO_MANY_OPERATIONS",
+        `Too many operations in \`${name}\`: ${list.length}, at most ` +
+          `${LIMITS.transactionOperationsMax}`,
+      );
+    }
+  }
+  for (const compare of compares) checkCompare(compare);
+  for (const operations of [then, otherwise]) {
+    for (const operation of operations) checkOperation(operation);
+    checkDistinct(operations);
+  }
+}
+
+function checkCompare({ key, target }: Compare): void {
+  checkKey(key);
+  if (target.type === "value") checkValue(target.value);
+}
+
+/** Within one transaction a key may change once: it has one version per revision. */
+function checkDistinct(operations: readonly Operation[]): void {
+  const seen = new Set<Key>();
+  for (const operation of operations) {
+    if (operation.type !== "put") continue;
+    if (seen.has(operation.key)) duplicate(operation.key);
+    seen.add(operation.key);
+  }
+  for (const operation of operations) {
+    if (operation.type !== "delete") continue;
+    const { start, end } = operation.range;
+    for (const key of seen) {
+      if (key >= start && (end === null || key < end)) duplicate(key);
+    }
+  }
+}
+
+function duplicate(key: Key): never {
+  throw new DkvError(
+    "DUPLICATE_KEY",
+    `The key ${printable(key)} is changed twice in one transaction`,
+  );
+}
+
+/** A key for a message: printable ASCII as it is, the rest escaped, cut when long. */
+function printable(key: Key): string {
+  const shown = key.slice(0, 40).replace(
+    /[^\x20-\x7e]/g,
+    (unit) => `\\x${unit.charCodeAt(0).toString(16).padStart(2, "0")}`,
+  );
+  return `"${shown}"${key.length > 40 ? "…" : ""}`;
+}
