@@ -501,7 +501,7 @@ export class Disk implements LogStorage, Rows {
     });
   }
 
-  /** Reads from a file made by `VACUUM INTO` which state it holds. */
+  /** Reads from a copy of a disk's file which state it holds. */
   static describe(file: string, bootstrap: Configuration): SnapshotMeta {
     const disk = new Disk({ path: file, bootstrap });
     const { appliedIndex, appliedTerm } = disk.#storeState;

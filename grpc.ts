@@ -49,7 +49,7 @@ import {
   Unreadable,
 } from "./call.ts";
 import { servePipeline } from "./pipeline.ts";
-import type { CallOptions, Service } from "./service.ts";
+import type { CallOptions } from "./service.ts";
 import { serveWatch } from "./watchstream.ts";
 
 /** The public wire format; inside a compiled binary too. */

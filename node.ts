@@ -24,7 +24,7 @@ import {
 } from "./identity.ts";
 import { simpleConfiguration } from "./members.ts";
 import type { Configuration, MemberId, Message } from "./message.ts";
-import type { Logger } from "./metrics.ts";
+import type { LogFields, Logger } from "./metrics.ts";
 import { Peers } from "./peers.ts";
 import { refuseRuntime } from "./runtime.ts";
 import { Service } from "./service.ts";
@@ -171,7 +171,7 @@ export class Node {
       lastIndex: core.lastIndex,
       compactRevision: state.compactRevision,
       stateHash: state.hash.toString(16).padStart(8, "0"),
-      keys: store.metrics().keys,
+      keys: store.metrics.keys,
       diskBytes: this.#disk.bytes,
       version: VERSION,
       members: this.#memberStatus(),
@@ -320,7 +320,6 @@ export class Node {
   // ---------------------------------------------------------------- the group's outside
 
   #makeGroup(): Group {
-    const { log } = this.#logs();
     return new Group({
       id: GROUP,
       member: this.#identity.memberId,
@@ -336,7 +335,7 @@ export class Node {
         installSnapshot: (disk, meta) => this.#snapshots.install(disk, meta),
         writeRefusal: () => this.#writeRefusal,
         diskExhausted: () => this.#diskExhausted,
-        log,
+        log: (level, text, fields) => this.#log(level, text, fields),
       },
     });
   }
@@ -358,7 +357,7 @@ export class Node {
         softwareVersion: VERSION,
       },
       addresses,
-      log: this.#logs().log,
+      log: (level, text, fields) => this.#log(level, text, fields),
       onMessages: (_from, messages) => {
         for (const { message } of messages) this.#group.receive(message);
       },
@@ -370,20 +369,19 @@ export class Node {
     });
   }
 
-  #logs(): {
-    log: (
-      level: "info" | "warn",
-      text: string,
-      fields?: Record<string, unknown>,
-    ) => void;
-  } {
-    return {
-      log: (level, text, fields) => this.#logger[level](text, fields ?? {}),
-    };
+  #log(
+    level: "debug" | "info" | "warn" | "error",
+    text: string,
+    fields: LogFields = {},
+  ): void {
+    this.#logger[level](text, fields);
   }
 
   #send(message: Message): void {
-    this.#peers.send(nodeOfMember(message.to), GROUP, message);
+    const nodeId = nodeOfMember(message.to);
+    // A member that the configuration file no longer lists cannot be reached.
+    if (!this.#config.nodes.some(({ id }) => id === nodeId)) return;
+    this.#peers.send(nodeId, GROUP, message);
   }
 
   #onUnreachable(nodeId: string): void {

@@ -119,7 +119,7 @@ export class Service {
         `A lease lives ${LIMITS.leaseTtlMsMin} to ${LIMITS.leaseTtlMsMax} ms, not ${ttlMs}`,
       );
     }
-    const { leases } = this.#group.store.metrics();
+    const { leases } = this.#group.store.metrics;
     if (leases >= LIMITS.leasesMax) {
       throw new DkvError(
         "OVERLOADED",

@@ -1,0 +1,301 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { Disk } from "../disk.ts";
+import { AssertionError, DkvError } from "../errors.ts";
+import type { Entry } from "../message.ts";
+import { EMPTY_STATE, type EventRow } from "../store.ts";
+import { needs, tempDir } from "./needs.ts";
+
+const BOOTSTRAP = {
+  voters: ["a", "b", "c"],
+  votersOutgoing: [],
+  learners: [],
+  learnersNext: [],
+};
+
+function inMemory(): Disk {
+  return new Disk({ path: ":memory:", bootstrap: BOOTSTRAP });
+}
+
+function batch(index: number, term = 1, text = `entry ${index}`): Entry {
+  return { index, term, type: "batch", data: new TextEncoder().encode(text) };
+}
+
+function event(position: number, value = `value ${position}`): EventRow {
+  return {
+    position,
+    revision: position,
+    key: `key\xff${position}`,
+    type: position % 5 === 0 ? "delete" : "put",
+    createRevision: position,
+    version: 1,
+    lease: position % 2 === 0 ? 2n ** 63n - 1n : 0n,
+    value: new TextEncoder().encode(value),
+  };
+}
+
+Deno.test("Disk keeps entries, terms and their kinds", () => {
+  const disk = inMemory();
+  const entries: Entry[] = [
+    { index: 1, term: 1, type: "empty" },
+    batch(2),
+    {
+      index: 3,
+      term: 2,
+      type: "configuration",
+      configuration: { ...BOOTSTRAP, learners: ["d"] },
+    },
+  ];
+  disk.appendEntries(entries, null);
+  assertEquals([disk.firstIndex, disk.lastIndex], [1, 3]);
+  assertEquals([0, 1, 2, 3].map((index) => disk.term(index)), [0, 1, 1, 2]);
+  const read = disk.entries(1, 4, Infinity);
+  assertEquals(read.map(({ type }) => type), [
+    "empty",
+    "batch",
+    "configuration",
+  ]);
+  assertEquals(
+    disk.entries(2, 4, 1).length,
+    1,
+    "at least one, however small the bound",
+  );
+  const [, second, third] = read;
+  assert(second?.type === "batch" && third?.type === "configuration");
+  assertEquals(new TextDecoder().decode(second.data), "entry 2");
+  assertEquals(third.configuration.learners, ["d"]);
+});
+
+Deno.test("Disk forgets on reopen what was not committed (raft-pitfalls P1)", () => {
+  const disk = inMemory();
+  disk.appendEntries([batch(1)], null);
+  disk.saveHardState({ term: 3, vote: "b", commit: 0 });
+  disk.commit();
+  disk.appendEntries([batch(2)], null);
+  disk.saveHardState({ term: 4, vote: null, commit: 1 });
+  disk.appendEvent(event(1));
+  disk.reopen();
+  assertEquals(disk.lastIndex, 1);
+  assertEquals(disk.hardState, { term: 3, vote: "b", commit: 0 });
+  assertEquals(disk.scanEvents(0, 10), []);
+});
+
+Deno.test("Disk cuts a conflicting tail and never what was applied", () => {
+  const disk = inMemory();
+  disk.appendEntries([batch(1), batch(2), batch(3)], null);
+  disk.appendEntries([batch(2, 2, "other")], 2);
+  assertEquals([disk.lastIndex, disk.term(2)], [2, 2]);
+  disk.saveStoreState({ ...EMPTY_STATE, appliedIndex: 2, appliedTerm: 2 });
+  assertThrows(
+    () => disk.appendEntries([], 2),
+    AssertionError,
+    "applied up to 2",
+  );
+  assertThrows(
+    () => disk.appendEntries([batch(5)], null),
+    AssertionError,
+    "does not follow 2",
+  );
+  assertThrows(
+    () => disk.saveHardState({ ...disk.hardState, term: -1 }),
+    AssertionError,
+    "goes down",
+  );
+});
+
+Deno.test("Disk drops a prefix of the log and still knows the term before it", () => {
+  const disk = inMemory();
+  disk.appendEntries([batch(1), batch(2), batch(3, 2)], null);
+  disk.saveStoreState({ ...EMPTY_STATE, appliedIndex: 2, appliedTerm: 1 });
+  assertThrows(() => disk.dropEntries(3), AssertionError, "applied up to 2");
+  const before = disk.logBytes;
+  disk.dropEntries(2);
+  disk.commit();
+  disk.reopen();
+  assertEquals([disk.firstIndex, disk.lastIndex, disk.term(2)], [3, 3, 1]);
+  assert(disk.logBytes > 0 && disk.logBytes < before, "the log has shrunk");
+  assertThrows(
+    () => disk.entries(2, 4, Infinity),
+    AssertionError,
+    "the log holds 3 to 3",
+  );
+});
+
+Deno.test("Disk gives rows back as they were, 63-bit leases and all bytes included", () => {
+  const disk = inMemory();
+  const rows = [1, 2, 3, 4, 5].map((position) => event(position));
+  for (const row of rows) disk.appendEvent(row);
+  disk.commit();
+  for (const row of rows) {
+    const read = disk.readEvent(row.position);
+    assertEquals({ ...read, value: [...read.value] }, {
+      ...row,
+      value: [...row.value],
+    });
+  }
+  assertEquals(disk.scanEvents(3, 2).map(({ position }) => position), [3, 4]);
+  disk.removeEvents([2, 3]);
+  assertEquals(disk.scanEvents(0, 9).map(({ position }) => position), [
+    1,
+    4,
+    5,
+  ]);
+  assertThrows(() => disk.readEvent(3), DkvError, "event row 3 is missing");
+
+  disk.putLease({ lease: 2n ** 62n, ttlMs: 5000, deadlineMs: 9000 });
+  disk.putLease({ lease: 7n, ttlMs: 1, deadlineMs: 2 });
+  disk.removeLease(7n);
+  assertEquals(disk.leases(), [{
+    lease: 2n ** 62n,
+    ttlMs: 5000,
+    deadlineMs: 9000,
+  }]);
+  disk.putSession({ client: "\x00\xff", data: new Uint8Array([1, 2]) });
+  const [session] = disk.sessions();
+  assertEquals([session?.client, [...session?.data ?? []]], ["\x00\xff", [
+    1,
+    2,
+  ]]);
+});
+
+needs(
+  ["read", "write"],
+  "Disk keeps what was committed when the process dies",
+  async () => {
+    await using temp = await tempDir();
+    const directory = temp.path;
+    const path = `${directory}/group.db`;
+    const disk = new Disk({ path, bootstrap: BOOTSTRAP });
+    disk.appendEntries([batch(1)], null);
+    disk.saveHardState({ term: 1, vote: "a", commit: 0 });
+    disk.commit();
+    disk.appendEntries([batch(2)], null);
+    disk.abandon();
+    const again = new Disk({ path, bootstrap: BOOTSTRAP });
+    assertEquals([again.lastIndex, again.hardState.vote], [1, "a"]);
+    assertThrows(
+      () => new Disk({ path, bootstrap: BOOTSTRAP }),
+      DkvError,
+      "in use by another process",
+    );
+    again.close();
+  },
+);
+
+needs(
+  ["read", "write"],
+  "Disk finds every damaged row (raft-pitfalls P12)",
+  async () => {
+    await using temp = await tempDir();
+    const directory = temp.path;
+    const { DatabaseSync } = await import("node:sqlite");
+    const damages = [
+      "UPDATE log SET data = x'00' WHERE idx = 1",
+      "UPDATE log SET term = 7 WHERE idx = 1",
+      "UPDATE event SET value = x'00' WHERE position = 2",
+      "UPDATE event SET revision = 9 WHERE position = 2",
+      "UPDATE event SET key = x'6b' WHERE position = 2",
+      "UPDATE state SET data = replace(data, '1', '2') WHERE name = 'hard'",
+    ];
+    for (const [at, damage] of damages.entries()) {
+      const path = `${directory}/${at}.db`;
+      const disk = new Disk({ path, bootstrap: BOOTSTRAP });
+      disk.appendEntries([batch(1)], null);
+      disk.saveHardState({ term: 1, vote: null, commit: 1 });
+      disk.appendEvent(event(1));
+      disk.appendEvent(event(2));
+      disk.close();
+      const db = new DatabaseSync(path);
+      db.exec(damage);
+      db.close();
+      const error = assertThrows(
+        () => {
+          const damaged = new Disk({ path, bootstrap: BOOTSTRAP });
+          try {
+            damaged.verify();
+            damaged.scanEvents(0, 10);
+          } finally {
+            damaged.abandon();
+          }
+        },
+        DkvError,
+        "checksum",
+        damage,
+      );
+      assertEquals(error.code, "DATA_CORRUPT");
+    }
+  },
+);
+
+needs(
+  ["read", "write"],
+  "Disk installs a snapshot and keeps its own vote (raft-pitfalls S6)",
+  async () => {
+    await using temp = await tempDir();
+    const directory = temp.path;
+    const { backup, DatabaseSync } = await import("node:sqlite");
+    const leader = new Disk({
+      path: `${directory}/leader.db`,
+      bootstrap: BOOTSTRAP,
+    });
+    leader.appendEntries([batch(1), batch(2)], null);
+    leader.saveHardState({ term: 9, vote: "a", commit: 2 });
+    leader.appendEvent(event(1));
+    leader.saveStoreState({
+      ...EMPTY_STATE,
+      appliedIndex: 2,
+      appliedTerm: 1,
+      revision: 1,
+      position: 1,
+    });
+    leader.saveConfiguration({ ...BOOTSTRAP, learners: ["d"] }, 2);
+    leader.commit();
+    const reader = new DatabaseSync(leader.path);
+    await backup(reader, `${directory}/copy.db`);
+    reader.close();
+    leader.close();
+    const meta = Disk.describe(`${directory}/copy.db`, BOOTSTRAP);
+    assertEquals([meta.index, meta.term, meta.configuration.learners], [
+      2,
+      1,
+      ["d"],
+    ]);
+
+    const follower = new Disk({
+      path: `${directory}/follower.db`,
+      bootstrap: BOOTSTRAP,
+    });
+    follower.appendEntries([batch(1, 1, "diverged")], null);
+    follower.saveHardState({ term: 10, vote: "c", commit: 0 });
+    follower.commit();
+    assertThrows(
+      () =>
+        follower.installSnapshot(`${directory}/copy.db`, {
+          ...meta,
+          index: 3,
+        }),
+      DkvError,
+      "not 3 of term 1 as announced",
+    );
+    follower.installSnapshot(`${directory}/copy.db`, meta);
+    assertEquals(follower.hardState, { term: 10, vote: "c", commit: 2 });
+    assertEquals(
+      [follower.firstIndex, follower.lastIndex, follower.term(2)],
+      [3, 2, 1],
+    );
+    assertEquals(follower.storeState.appliedIndex, 2);
+    assertEquals(follower.configuration.configuration.learners, ["d"]);
+    assertEquals(follower.scanEvents(0, 9).length, 1);
+    follower.appendEntries([batch(3, 10)], null);
+    follower.close();
+    const again = new Disk({
+      path: `${directory}/follower.db`,
+      bootstrap: BOOTSTRAP,
+    });
+    assertEquals([again.firstIndex, again.lastIndex, again.hardState.vote], [
+      3,
+      3,
+      "c",
+    ]);
+    again.close();
+  },
+);
