@@ -9,17 +9,20 @@ export function assert(expr: unknown, msg = ""): asserts expr {
   }
 }
 export function assertEquals<T>(actual: T, expected: T, msg?: string): void {
-  nodeAssert.deepStrictEqual(actual, expected, ...message(msg));
+  if (msg === undefined) nodeAssert.deepStrictEqual(actual, expected);
+  else nodeAssert.deepStrictEqual(actual, expected, msg);
 }
 export function assertNotEquals<T>(actual: T, expected: T, msg?: string): void {
-  nodeAssert.notDeepStrictEqual(actual, expected, ...message(msg));
+  if (msg === undefined) nodeAssert.notDeepStrictEqual(actual, expected);
+  else nodeAssert.notDeepStrictEqual(actual, expected, msg);
 }
 export function assertStrictEquals<T>(
   actual: unknown,
   expected: T,
   msg?: string,
 ): asserts actual is T {
-  nodeAssert.strictEqual(actual, expected, ...message(msg));
+  if (msg === undefined) nodeAssert.strictEqual(actual, expected);
+  else nodeAssert.strictEqual(actual, expected, msg);
 }
 export function assertExists<T>(
   actual: T,
@@ -115,8 +118,4 @@ export function fail(msg = ""): never {
   throw new AssertionError({
     message: `Failed assertion${msg ? `: ${msg}` : "."}`,
   });
-}
-/** As `node:assert` takes it: a message or nothing, but not undefined. */
-function message(msg: string | undefined): [] | [string] {
-  return msg === undefined ? [] : [msg];
 }
