@@ -46,16 +46,38 @@ export function toReadOptions(
   };
 }
 
+/** Bytes that are written to a stream between two looks at what its peer takes. */
+const UNCHECKED_BYTES_MAX = 64 * 1024;
+
 /**
- * True if the other side takes what is written. Writes on Deno's HTTP/2 streams complete at once
- * whatever the peer does (pending bytes then pile up in native memory), so look at the window that
- * the peer grants instead.
+ * A stream that knows whether its other side keeps up. Writes on Deno's HTTP/2 streams complete at
+ * once whatever the peer does, and what it does not read piles up in native memory; so before more
+ * than {@linkcode UNCHECKED_BYTES_MAX} are written, look at the window that the peer grants.
  */
-export function hasRoom(call: ServerStream | DuplexStream): boolean {
-  // deno-lint-ignore no-explicit-any -- grpc-js does not show its HTTP/2 stream
-  const session = (call as any).call?.stream?.session;
-  const window: unknown = session?.state?.remoteWindowSize;
-  return typeof window !== "number" || window > 0;
+export class Outlet {
+  readonly #call: ServerStream | DuplexStream;
+  #uncheckedBytes = 0;
+
+  constructor(call: ServerStream | DuplexStream) {
+    this.#call = call;
+  }
+
+  /** False if the peer is behind: ask again a little later. */
+  hasRoom(): boolean {
+    if (this.#uncheckedBytes < UNCHECKED_BYTES_MAX) return true;
+    // deno-lint-ignore no-explicit-any -- grpc-js does not show its HTTP/2 stream
+    const session = (this.#call as any).call?.stream?.session;
+    const window: unknown = session?.state?.remoteWindowSize;
+    if (typeof window === "number" && window <= 0) return false;
+    this.#uncheckedBytes = 0;
+    return true;
+  }
+
+  /** Writes a message of about so many bytes. */
+  write(message: Wire, bytes: number): void {
+    this.#uncheckedBytes += bytes;
+    if (!this.#call.cancelled) this.#call.write(message);
+  }
 }
 
 /** How long to wait before looking again whether a slow client takes more. */

@@ -39,7 +39,7 @@ import {
   type DuplexStream,
   fromError,
   type GrpcOptions,
-  hasRoom,
+  Outlet,
   ROOM_POLL_MS,
   type ServerStream,
   timeoutOf,
@@ -255,15 +255,19 @@ async function serveList(call: ServerStream, context: Context): Promise<void> {
       keysOnly: wire.keysOnly,
       reverse: wire.reverse,
     });
+    const outlet = new Outlet(call);
     for await (const { entries, revision, more } of pages) {
-      while (!hasRoom(call) && !call.cancelled) await pause();
+      while (!outlet.hasRoom() && !call.cancelled) await pause();
       if (call.cancelled) return;
-      call.write({
-        header: context.header(),
-        revision,
-        entries: entries.map(fromEntry),
-        more,
-      });
+      outlet.write(
+        {
+          header: context.header(),
+          revision,
+          entries: entries.map(fromEntry),
+          more,
+        },
+        LIMITS.listPageBytes,
+      );
     }
     call.end();
   } catch (error) {

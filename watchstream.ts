@@ -1,0 +1,157 @@
+/**
+ * The `Watch` stream: several watches of one client. Used by `grpc.ts`.
+ *
+ * @module
+ */
+
+import {
+  type Context,
+  type DuplexStream,
+  fromError,
+  Outlet,
+  toStatus,
+  Unreadable,
+} from "./call.ts";
+import { LIMITS } from "./config.ts";
+import {
+  fromEvent,
+  toInteger,
+  toTarget,
+  type WireInteger,
+  type WireTarget,
+} from "./convert.ts";
+import { DkvError } from "./errors.ts";
+import type { WatchEvent } from "./store.ts";
+import type { Watch } from "./watch.ts";
+
+interface WireCreateWatch extends WireTarget {
+  watchId: WireInteger;
+  fromRevision: WireInteger;
+  withPrevious: boolean;
+  noPuts: boolean;
+  noDeletes: boolean;
+}
+
+interface WireWatchRequest {
+  create?: WireCreateWatch | null;
+  cancel?: { watchId: WireInteger } | null;
+}
+
+/** Beside its key and value, what an event costs on the wire, roughly. */
+const EVENT_OVERHEAD_BYTES = 40;
+
+/** Serves one stream. */
+export function serveWatch(call: DuplexStream, context: Context): void {
+  const stream = new WatchStream(call, context);
+  call.on("data", (request: WireWatchRequest | Unreadable) => {
+    if (request instanceof Unreadable) {
+      stream.stop();
+      call.emit("error", toStatus(request.error));
+      return;
+    }
+    if (request.create) stream.create(request.create);
+    else if (request.cancel) stream.cancel(String(request.cancel.watchId));
+  });
+  call.on("end", () => {
+    stream.stop();
+    call.end();
+  });
+  call.on("cancelled", () => stream.stop());
+  call.on("error", () => stream.stop());
+}
+
+/** The watches of one stream, by the ids that the client chose. */
+class WatchStream {
+  readonly #context: Context;
+  readonly #outlet: Outlet;
+  readonly #watches = new Map<string, Watch>();
+
+  constructor(call: DuplexStream, context: Context) {
+    this.#outlet = new Outlet(call);
+    this.#context = context;
+  }
+
+  create(wire: WireCreateWatch): void {
+    const watchId = String(wire.watchId);
+    try {
+      this.#refuse(watchId);
+      const watch = this.#context.service.watch({
+        range: toTarget(wire),
+        fromRevision: toInteger(wire.fromRevision, "from_revision"),
+        withPrevious: wire.withPrevious,
+        noPuts: wire.noPuts,
+        noDeletes: wire.noDeletes,
+        hasRoom: () => this.#outlet.hasRoom(),
+        deliver: (events, through) =>
+          this.#deliver(watchId, { events, through }),
+        cancel: (error, compactRevision) => {
+          this.#watches.delete(watchId);
+          this.#cancelled(watchId, {
+            error: fromError(error),
+            compactRevision,
+          });
+        },
+      });
+      this.#watches.set(watchId, watch);
+      this.#write(watchId, { created: { fromRevision: watch.fromRevision } });
+    } catch (error) {
+      const { code, message } = this.#context.toError(error);
+      this.#cancelled(watchId, { error: { code, message } });
+    }
+  }
+
+  cancel(watchId: string): void {
+    const watch = this.#watches.get(watchId);
+    if (watch === undefined) return; // It ended already; the client will read why.
+    watch.stop();
+    this.#watches.delete(watchId);
+    this.#cancelled(watchId, {});
+  }
+
+  /** Ends all of them: the stream has ended. */
+  stop(): void {
+    for (const watch of this.#watches.values()) watch.stop();
+    this.#watches.clear();
+  }
+
+  #refuse(watchId: string): void {
+    if (this.#watches.has(watchId)) {
+      throw new DkvError(
+        "MALFORMED",
+        `The watch id ${watchId} is in use on this stream`,
+      );
+    }
+    const max = LIMITS.watchersPerStreamMax;
+    if (this.#watches.size >= max) {
+      throw new DkvError(
+        "OVERLOADED",
+        `Too many watches on this stream: ${this.#watches.size}, at most ${max}`,
+      );
+    }
+  }
+
+  #deliver(
+    watchId: string,
+    { events, through }: { events: readonly WatchEvent[]; through: number },
+  ): boolean {
+    if (!this.#outlet.hasRoom()) return false;
+    let bytes = 0;
+    for (const { key, value } of events) {
+      bytes += key.length + value.length + EVENT_OVERHEAD_BYTES;
+    }
+    const wire = { events: events.map(fromEvent), throughRevision: through };
+    this.#write(watchId, { events: wire }, bytes);
+    return true;
+  }
+
+  #cancelled(watchId: string, cancelled: Record<string, unknown>): void {
+    this.#write(watchId, { cancelled });
+  }
+
+  #write(watchId: string, response: Record<string, unknown>, bytes = 0): void {
+    this.#outlet.write(
+      { header: this.#context.header(), watchId, ...response },
+      bytes + EVENT_OVERHEAD_BYTES,
+    );
+  }
+}
