@@ -25,8 +25,9 @@ export interface GrpcOptions {
   nodeId: string;
   settings: Settings;
   status(): Record<string, unknown>;
-  /** Called with a defect: the node stops. */
+  /** Called with a broken invariant or damaged data: the node stops. */
   onDefect(error: unknown): void;
+  log(text: string, fields: Record<string, unknown>): void;
 }
 
 /** What every handler is given. */
@@ -103,20 +104,21 @@ export function timeoutOf(
   return leftMs - Math.min(DEADLINE_MARGIN_MS, leftMs / 5);
 }
 
-/** Anything thrown as an error for the caller; what is not a DkvError is a defect. */
+/**
+ * Anything thrown as an error for the caller. Damaged data and broken invariants end the node; any
+ * other surprise costs the one call that met it.
+ */
 export function toError(
   error: unknown,
-  onDefect: (error: unknown) => void,
+  { onDefect, log }: Pick<GrpcOptions, "onDefect" | "log">,
 ): DkvError {
-  if (error instanceof DkvError) {
-    if (error.code === "DATA_CORRUPT") onDefect(error);
-    return error;
-  }
-  onDefect(error);
-  const kind = error instanceof AssertionError
-    ? "broken invariant"
-    : "unexpected error";
-  return new DkvError("INTERNAL", `The node has a defect (${kind}) and stops`, {
+  const ends = error instanceof AssertionError ||
+    error instanceof DkvError && error.code === "DATA_CORRUPT";
+  if (ends) onDefect(error);
+  if (error instanceof DkvError) return error;
+  const { message, stack } = error as Error;
+  if (!ends) log("a call met a defect", { error: stack ?? message });
+  return new DkvError("INTERNAL", `The node has a defect: ${message}`, {
     cause: error,
   });
 }

@@ -61,7 +61,7 @@ export interface GroupOutputs {
   /** True if not even what other nodes accepted may be written any more. */
   diskExhausted(): boolean;
   log(
-    level: "info" | "warn",
+    level: "debug" | "info" | "warn",
     text: string,
     fields?: Record<string, unknown>,
   ): void;
@@ -768,10 +768,10 @@ export class Group {
     this.#compactingTo = 0;
     this.#timeMs = Math.max(this.#timeMs, this.#store.state.timeMs);
     this.#timeWrittenMs = this.#timeMs;
-    this.#out.log("info", role === "leader" ? "became leader" : `is ${role}`, {
-      term,
-      leader,
-    });
+    if (role === "leader") this.#out.log("info", "became leader", { term });
+    else if (leader !== null) {
+      this.#out.log("info", `follows ${leader}`, { term });
+    } else this.#out.log("debug", `is ${role}`, { term });
   }
 }
 

@@ -73,7 +73,7 @@ export class GrpcAdapter {
         revision: options.service.revision,
         nodeId: options.nodeId,
       }),
-      toError: (error) => toError(error, options.onDefect),
+      toError: (error) => toError(error, options),
     };
   }
 

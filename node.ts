@@ -123,6 +123,7 @@ export class Node {
       settings: config.settings,
       status: () => this.status(),
       onDefect: (error) => this.#fail(error),
+      log: (text, fields) => this.#logger.error(text, fields),
     });
     this.#peers = this.#makePeers(self.id);
     this.#server = new grpc.Server(serverOptions());
@@ -189,13 +190,14 @@ export class Node {
   }
 
   #memberStatus(): Record<string, unknown>[] {
-    const { configuration, progress } = this.#group.core;
-    const { voters, votersOutgoing, learners } = configuration;
+    const { core } = this.#group;
+    const { voters, votersOutgoing, learners } = core.configuration;
+    const progress = core.progress();
     const members = new Set([...voters, ...votersOutgoing, ...learners]);
     return [...members].map((memberId) => {
       const nodeId = nodeOfMember(memberId);
       const known = this.#config.nodes.find(({ id }) => id === nodeId);
-      const follower = progress().get(memberId);
+      const follower = progress.get(memberId);
       return {
         memberId,
         nodeId,
