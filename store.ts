@@ -98,6 +98,15 @@ export interface StoreMetrics {
   readonly leases: number;
 }
 
+/** What stands in the digest before a change that is no change of a key. */
+const DIGEST_KIND = {
+  grant: 1,
+  renew: 2,
+  end: 3,
+  compact: 4,
+  identify: 5,
+} as const;
+
 const EMPTY_VALUE: Uint8Array = new Uint8Array(0);
 
 function refusal(code: ErrorCode, message: string): Result {
@@ -288,6 +297,7 @@ export class Store {
         const row = this.#leases.get(request.lease);
         if (row === undefined) return unknownLease(request.lease);
         this.#leases.renew(row.lease, this.#timeMs + row.ttlMs);
+        this.#digest.number(DIGEST_KIND.renew);
         this.#digest.bigint(row.lease);
         return { type: "lease", lease: row.lease, ttlMs: row.ttlMs };
       }
@@ -515,6 +525,7 @@ export class Store {
     }
     const lease = request.lease || this.#leases.choose(at.index, at.place);
     this.#leases.add({ lease, ttlMs, deadlineMs: this.#timeMs + ttlMs });
+    this.#digest.number(DIGEST_KIND.grant);
     this.#digest.bigint(lease);
     this.#digest.number(ttlMs);
     return { type: "lease", lease, ttlMs };
@@ -526,6 +537,7 @@ export class Store {
     const revision = this.#versions.revision + 1;
     for (const key of keys) this.#deleteKey(key, revision);
     this.#leases.remove(lease);
+    this.#digest.number(DIGEST_KIND.end);
     this.#digest.bigint(lease);
     return keys.length;
   }
@@ -551,6 +563,7 @@ export class Store {
       );
     }
     this.#versions.compact(revision);
+    this.#digest.number(DIGEST_KIND.compact);
     this.#digest.number(revision);
     return { type: "done" };
   }
@@ -566,6 +579,7 @@ export class Store {
       );
     }
     this.#clusterId = clusterId;
+    this.#digest.number(DIGEST_KIND.identify);
     this.#digest.text(clusterId);
     return { type: "done" };
   }

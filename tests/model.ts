@@ -1,0 +1,272 @@
+/**
+ * The store as a person would explain it: one complete map of keys for each revision, and lists.
+ * Nothing is fast, shared or clever. The tests run it beside the real one.
+ *
+ * @module
+ */
+import type {
+  Compare,
+  KeyRange,
+  Operation,
+  Request,
+  StoredEntry,
+} from "../batch.ts";
+import { unreachable } from "../errors.ts";
+import type { ListOptions, OperationResult, Result } from "../store.ts";
+
+export interface ModelEvent {
+  readonly type: "put" | "delete";
+  readonly revision: number;
+  readonly key: string;
+  /** After the change; null for a delete. */
+  readonly entry: StoredEntry | null;
+  /** Before it. */
+  readonly previous: StoredEntry | null;
+}
+
+type Keys = ReadonlyMap<string, StoredEntry>;
+
+/** What is thrown inside the model to refuse a request. */
+class Refusal {
+  readonly code: string;
+  constructor(code: string) {
+    this.code = code;
+  }
+}
+
+export class Model {
+  /** Index is the revision. */
+  readonly revisions: Keys[] = [new Map()];
+  readonly events: ModelEvent[] = [];
+  readonly leases = new Map<bigint, { ttlMs: number; deadlineMs: number }>();
+  compactRevision = 0;
+  timeMs = 0;
+
+  get revision(): number {
+    return this.revisions.length - 1;
+  }
+
+  get now(): Keys {
+    return this.revisions.at(-1)!;
+  }
+
+  tick(timeMs: number): void {
+    this.timeMs = Math.max(this.timeMs, timeMs);
+    const due = [...this.leases].filter(([, lease]) =>
+      lease.deadlineMs <= this.timeMs
+    );
+    due.sort(([a, x], [b, y]) =>
+      x.deadlineMs - y.deadlineMs || (a < b ? -1 : 1)
+    );
+    for (const [lease] of due) this.#endLease(lease);
+  }
+
+  /** The expected result; of an error only the code. */
+  apply(request: Request): Result | { type: "error"; code: string } {
+    try {
+      return this.#apply(request);
+    } catch (error) {
+      if (error instanceof Refusal) return { type: "error", code: error.code };
+      throw error;
+    }
+  }
+
+  at(revision: number): Keys {
+    return this.revisions[revision === 0 ? this.revision : revision]!;
+  }
+
+  list(
+    range: KeyRange,
+    options: ListOptions,
+  ): { entries: StoredEntry[]; more: boolean } {
+    let entries = inRange(this.at(options.revision), range);
+    if (options.reverse) entries.reverse();
+    const count = entries.length;
+    if (options.limit > 0) entries = entries.slice(0, options.limit);
+    const more = count > entries.length;
+    if (options.keysOnly) {
+      entries = entries.map((one) => ({ ...one, value: new Uint8Array(0) }));
+    }
+    return { entries, more };
+  }
+
+  #apply(request: Request): Result {
+    switch (request.type) {
+      case "put":
+      case "delete": {
+        const { results } = this.#run([request]);
+        return { ...results[0]!, revision: this.revision } as Result;
+      }
+      case "transact": {
+        if (twice(request.then) || twice(request.else)) {
+          throw new Refusal("DUPLICATE_KEY");
+        }
+        const succeeded = request.compares.every((one) => this.#holds(one));
+        const { results } = this.#run(succeeded ? request.then : request.else);
+        return {
+          type: "transact",
+          revision: this.revision,
+          succeeded,
+          results,
+        };
+      }
+      case "grant": {
+        const { lease, ttlMs } = request;
+        if (ttlMs <= 0) throw new Refusal("LEASE_INVALID");
+        if (this.leases.has(lease)) throw new Refusal("LEASE_EXISTS");
+        this.leases.set(lease, { ttlMs, deadlineMs: this.timeMs + ttlMs });
+        return { type: "lease", lease, ttlMs };
+      }
+      case "revoke": {
+        if (!this.leases.has(request.lease)) {
+          throw new Refusal("LEASE_NOT_FOUND");
+        }
+        const deleted = this.#endLease(request.lease);
+        return { type: "revoked", revision: this.revision, deleted };
+      }
+      case "keepAlive": {
+        const lease = this.leases.get(request.lease);
+        if (lease === undefined) throw new Refusal("LEASE_NOT_FOUND");
+        lease.deadlineMs = this.timeMs + lease.ttlMs;
+        return { type: "lease", lease: request.lease, ttlMs: lease.ttlMs };
+      }
+      case "compact":
+        if (request.revision <= 0) throw new Refusal("REVISION_INVALID");
+        if (request.revision > this.revision) {
+          throw new Refusal("REVISION_FUTURE");
+        }
+        if (request.revision <= this.compactRevision) {
+          throw new Refusal("REVISION_COMPACTED");
+        }
+        this.compactRevision = request.revision;
+        return { type: "done" };
+      case "identify":
+        return { type: "done" };
+      default:
+        return unreachable(request);
+    }
+  }
+
+  /** Runs operations on a copy; it becomes the next revision if anything changed. */
+  #run(operations: readonly Operation[]): { results: OperationResult[] } {
+    const revision = this.revision + 1;
+    const keys = new Map(this.now);
+    const events: ModelEvent[] = [];
+    const results = operations.map((operation): OperationResult => {
+      switch (operation.type) {
+        case "put": {
+          const { key, value, lease } = operation;
+          if (lease !== 0n && !this.leases.has(lease)) {
+            throw new Refusal("LEASE_NOT_FOUND");
+          }
+          if (key === "") throw new Refusal("KEY_EMPTY");
+          const previous = keys.get(key) ?? null;
+          const entry = {
+            key,
+            value,
+            lease,
+            createRevision: previous?.createRevision ?? revision,
+            modRevision: revision,
+            version: (previous?.version ?? 0) + 1,
+          };
+          keys.set(key, entry);
+          events.push({ type: "put", revision, key, entry, previous });
+          return {
+            type: "put",
+            version: entry.version,
+            previous: operation.returnPrevious ? previous : null,
+          };
+        }
+        case "delete": {
+          const gone = inRange(keys, operation.range);
+          for (const previous of gone) {
+            keys.delete(previous.key);
+            events.push({
+              type: "delete",
+              revision,
+              key: previous.key,
+              entry: null,
+              previous,
+            });
+          }
+          return {
+            type: "delete",
+            deleted: gone.length,
+            previous: operation.returnPrevious ? gone : [],
+          };
+        }
+        case "get":
+          return { type: "get", entry: keys.get(operation.key) ?? null };
+        case "list": {
+          const inside = new Model();
+          inside.revisions[0] = keys;
+          const options = { ...operation, revision: 0, bytesMax: Infinity };
+          return { type: "list", ...inside.list(operation.range, options) };
+        }
+        default:
+          return unreachable(operation);
+      }
+    });
+    if (events.length > 0) {
+      this.revisions.push(keys);
+      this.events.push(...events);
+    }
+    return { results };
+  }
+
+  #endLease(lease: bigint): number {
+    this.leases.delete(lease);
+    const keys = [...this.now.values()].filter((entry) =>
+      entry.lease === lease
+    );
+    keys.sort((a, b) => a.key < b.key ? -1 : 1);
+    this.#run(keys.map(({ key }) => ({
+      type: "delete",
+      range: { start: key, end: key + "\0" },
+      returnPrevious: false,
+    })));
+    return keys.length;
+  }
+
+  #holds(compare: Compare): boolean {
+    const entry = this.now.get(compare.key);
+    const { target } = compare;
+    let order: number;
+    if (target.type === "value") {
+      if (entry === undefined) return false;
+      const [a, b] = [entry.value, target.value].map((bytes) =>
+        String.fromCharCode(...bytes)
+      );
+      order = a! < b! ? -1 : a! > b! ? 1 : 0;
+    } else if (target.type === "lease") {
+      order = Number((entry?.lease ?? 0n) - target.lease);
+    } else {
+      order = (entry?.[target.type] ?? 0) - target.number;
+    }
+    return {
+      equal: order === 0,
+      notEqual: order !== 0,
+      less: order < 0,
+      greater: order > 0,
+    }[compare.relation];
+  }
+}
+
+function inRange(keys: Keys, range: KeyRange): StoredEntry[] {
+  return [...keys.values()]
+    .filter(({ key }) =>
+      key >= range.start && (range.end === null || key < range.end)
+    )
+    .sort((a, b) => a.key < b.key ? -1 : 1);
+}
+
+function twice(operations: readonly Operation[]): boolean {
+  return operations.some((a, i) =>
+    operations.some((b, j) =>
+      i !== j && a.type === "put" &&
+      (b.type === "put" && a.key === b.key ||
+        b.type === "delete" && a.key >= b.range.start &&
+          (b.range.end === null || a.key < b.range.end))
+    )
+  );
+}

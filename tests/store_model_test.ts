@@ -1,0 +1,420 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import type {
+  Compare,
+  KeyRange,
+  Operation,
+  Request,
+  StoredEntry,
+} from "../batch.ts";
+import { DkvError } from "../errors.ts";
+import { EMPTY_STATE, type Result, Store } from "../store.ts";
+import { runs } from "./arbitrary.ts";
+import { FakeRows, TEST_LIMITS } from "./fake_rows.ts";
+import { Model, type ModelEvent } from "./model.ts";
+
+const ALL: KeyRange = { start: "", end: null };
+
+const key = fc.constantFrom("a", "ab", "b", "b\0", "c", "\xff");
+const bound = fc.constantFrom("", "a", "aa", "b", "b\0", "c", "\xff");
+const range: fc.Arbitrary<KeyRange> = fc.oneof(
+  key.map((start) => ({ start, end: start + "\0" })),
+  fc.record({ start: bound, end: fc.option(bound) }),
+);
+const lease = fc.constantFrom(0n, 0n, 1n, 2n, 2n ** 62n);
+const value = fc.uint8Array({ maxLength: 3 });
+const returnPrevious = fc.boolean();
+const put = fc.record({
+  type: fc.constant("put" as const),
+  key,
+  value,
+  lease,
+  returnPrevious,
+});
+const deletion = fc.record({
+  type: fc.constant("delete" as const),
+  range,
+  returnPrevious,
+});
+const operation: fc.Arbitrary<Operation> = fc.oneof(
+  put,
+  deletion,
+  fc.record({ type: fc.constant("get" as const), key }),
+  fc.record({
+    type: fc.constant("list" as const),
+    range,
+    limit: fc.nat(3),
+    keysOnly: fc.boolean(),
+    reverse: fc.boolean(),
+  }),
+);
+const compare: fc.Arbitrary<Compare> = fc.record({
+  key,
+  relation: fc.constantFrom("equal", "notEqual", "less", "greater"),
+  target: fc.oneof(
+    fc.record({
+      type: fc.constantFrom("version", "createRevision", "modRevision"),
+      number: fc.nat(8),
+    }),
+    fc.record({ type: fc.constant("value" as const), value }),
+    fc.record({ type: fc.constant("lease" as const), lease }),
+  ),
+});
+const operations = fc.array(operation, { maxLength: 4 });
+const someLease = fc.constantFrom(1n, 2n, 2n ** 62n);
+const request: fc.Arbitrary<Request> = fc.oneof(
+  { weight: 5, arbitrary: put },
+  { weight: 2, arbitrary: deletion },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      type: fc.constant("transact" as const),
+      compares: fc.array(compare, { maxLength: 2 }),
+      then: operations,
+      else: operations,
+    }),
+  },
+  fc.record({
+    type: fc.constant("grant" as const),
+    lease: someLease,
+    ttlMs: fc.nat(9),
+  }),
+  fc.record({
+    type: fc.constantFrom("revoke" as const, "keepAlive" as const),
+    lease: someLease,
+  }),
+  fc.record({ type: fc.constant("compact" as const), revision: fc.nat(40) }),
+);
+
+type Action =
+  | {
+    readonly type: "batch";
+    readonly afterMs: number;
+    readonly requests: readonly Request[];
+  }
+  | { readonly type: "empty" | "reload" }
+  | { readonly type: "slice"; readonly rows: number };
+
+const action: fc.Arbitrary<Action> = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      type: fc.constant("batch" as const),
+      afterMs: fc.nat(4),
+      requests: fc.array(request, { maxLength: 4 }),
+    }),
+  },
+  fc.record({ type: fc.constantFrom("empty" as const, "reload" as const) }),
+  fc.record({
+    type: fc.constant("slice" as const),
+    rows: fc.integer({ min: 1, max: 6 }),
+  }),
+);
+
+/** Values as arrays of numbers, errors without their message. */
+function plain(value: unknown): unknown {
+  if (value instanceof Uint8Array) return [...value];
+  if (Array.isArray(value)) return value.map(plain);
+  if (typeof value !== "object" || value === null) return value;
+  const members = Object.entries(value).filter(([name]) => name !== "message");
+  return Object.fromEntries(members.map(([name, one]) => [name, plain(one)]));
+}
+
+/** A store and its twin, which gets the same log but is never reloaded and never removes rows. */
+class Pair {
+  readonly model = new Model();
+  readonly rows = new FakeRows();
+  store = Store.load(this.rows, EMPTY_STATE, TEST_LIMITS);
+  readonly twin = Store.load(new FakeRows(), EMPTY_STATE, TEST_LIMITS);
+  #timeMs = 0;
+
+  perform(action: Action): void {
+    switch (action.type) {
+      case "batch":
+        this.#timeMs += action.afterMs;
+        return this.#batch(action.requests);
+      case "empty": {
+        this.model.tick(this.#timeMs);
+        return this.#apply(null, []);
+      }
+      case "reload": {
+        const before = this.store.state;
+        this.store = Store.load(this.rows, before, TEST_LIMITS);
+        return assertEquals(this.store.state, before);
+      }
+      case "slice":
+        this.store.compactSlice(action.rows);
+        return;
+    }
+  }
+
+  #batch(requests: readonly Request[]): void {
+    this.model.tick(this.#timeMs);
+    this.#apply(requests, requests.map((request) => this.model.apply(request)));
+  }
+
+  #apply(requests: readonly Request[] | null, expected: unknown[]): void {
+    const batch = requests === null ? null : {
+      timeMs: this.#timeMs,
+      commands: requests.map((request, id) => ({
+        origin: 1,
+        id,
+        writeId: null,
+        request,
+      })),
+    };
+    const from = this.store.revision;
+    const entry = { index: this.store.appliedIndex + 1, term: 1, batch };
+    const { results, events } = this.store.apply(entry);
+    this.twin.apply(entry);
+    assertEquals(plain(results.map((one) => one.result)), plain(expected));
+    const expectedEvents = this.model.events.filter((event) =>
+      event.revision > from
+    );
+    assertEquals(
+      plain(
+        events.map((event) => ({
+          ...event,
+          previous: null,
+          previousPosition: 0,
+        })),
+      ),
+      plain(
+        expectedEvents.map((event) =>
+          toWatchEvent({ ...event, previous: null })
+        ),
+      ),
+    );
+    assertEquals(
+      plain(events.map((event) => this.store.previousOf(event))),
+      plain(expectedEvents.map((event) => event.previous)),
+    );
+  }
+
+  check(): void {
+    const { model, store, twin } = this;
+    store.assertInvariants();
+    assertEquals(store.revision, model.revision);
+    assertEquals(store.state.hash, twin.state.hash);
+    assertEquals(store.metrics.keys, model.now.size);
+    for (const [lease, { ttlMs, deadlineMs }] of model.leases) {
+      const remainingMs = Math.max(0, deadlineMs - model.timeMs);
+      assertEquals(store.leaseInfo(lease), { lease, ttlMs, remainingMs });
+      const keys = [...model.now.values()].filter((entry) =>
+        entry.lease === lease
+      );
+      assertEquals(
+        store.leaseKeys(lease),
+        keys.map((entry) => entry.key).sort(),
+      );
+    }
+    assertEquals(store.metrics.leases, model.leases.size);
+    const deadlines = [...model.leases.values()].map((one) => one.deadlineMs);
+    assertEquals(
+      store.nextLeaseDeadlineMs,
+      deadlines.length ? Math.min(...deadlines) : null,
+    );
+  }
+
+  /** Every revision that can be read reads as the model has it; every other is refused. */
+  checkReads(ranges: readonly KeyRange[]): void {
+    const { model, store } = this;
+    for (let revision = 0; revision <= model.revision; revision++) {
+      if (revision !== 0 && revision < model.compactRevision) {
+        const error = assertThrows(() => store.get("a", revision), DkvError);
+        assertEquals((error as DkvError).code, "REVISION_COMPACTED");
+        continue;
+      }
+      const keys = model.at(revision);
+      for (const key of ["a", "ab", "b", "b\0", "c", "\xff", "none"]) {
+        assertEquals(
+          plain(store.get(key, revision)),
+          plain(keys.get(key) ?? null),
+        );
+      }
+      for (const range of ranges) this.#checkList(range, revision);
+    }
+  }
+
+  #checkList(range: KeyRange, revision: number): void {
+    const { model, store } = this;
+    for (const limit of [0, 2]) {
+      for (
+        const [keysOnly, reverse] of [[false, false], [true, false], [
+          false,
+          true,
+        ]] as const
+      ) {
+        const options = {
+          revision,
+          limit,
+          keysOnly,
+          reverse,
+          bytesMax: Infinity,
+        };
+        const { entries, more } = store.list(range, options);
+        assertEquals(
+          plain({ entries, more }),
+          plain(model.list(range, options)),
+        );
+      }
+    }
+    const count = model.list(range, {
+      revision,
+      limit: 0,
+      keysOnly: true,
+      reverse: false,
+      bytesMax: Infinity,
+    }).entries.length;
+    assertEquals(store.count(range, revision), count);
+  }
+
+  /** History from the compact revision on is complete, however it is cut into pages. */
+  checkHistory(eventsMax: number): void {
+    const { model, store } = this;
+    const first = Math.max(1, model.compactRevision);
+    const found: unknown[] = [];
+    for (let next = first, position = 0; next <= store.revision;) {
+      const page = store.history({
+        fromRevision: next,
+        fromPosition: position,
+        range: ALL,
+        withPrevious: true,
+        noPuts: false,
+        noDeletes: false,
+        eventsMax,
+        bytesMax: Infinity,
+        rowsMax: 1000,
+      });
+      found.push(
+        ...page.events.map((event) => ({ ...event, previousPosition: 0 })),
+      );
+      next = page.throughRevision + 1;
+      // Every other page has to find its place by itself.
+      position = next % 2 === 0 ? page.nextPosition : 0;
+    }
+    const expected = model.events.filter((event) => event.revision >= first)
+      .map((event) =>
+        toWatchEvent(
+          event.revision > model.compactRevision
+            ? event
+            : { ...event, previous: null },
+        )
+      );
+    assertEquals(plain(found), plain(expected));
+  }
+}
+
+function toWatchEvent(event: ModelEvent): unknown {
+  const { type, revision, key, entry, previous } = event;
+  const bare: StoredEntry = {
+    key,
+    value: new Uint8Array(0),
+    createRevision: 0,
+    modRevision: revision,
+    version: 0,
+    lease: 0n,
+  };
+  return { type, ...entry ?? bare, previousPosition: 0, previous };
+}
+
+Deno.test("store: does what the model does, through reloads and removal of rows", () => {
+  const property = fc.property(
+    fc.array(action, { minLength: 5, maxLength: 40 }),
+    fc.array(range, { maxLength: 2 }),
+    fc.integer({ min: 1, max: 5 }),
+    (actions, ranges, eventsMax) => {
+      const pair = new Pair();
+      for (const action of actions) {
+        pair.perform(action);
+        pair.check();
+      }
+      pair.checkReads([...ranges, ALL]);
+      pair.checkHistory(eventsMax);
+      pair.perform({ type: "reload" });
+      while (pair.store.compactSlice(3));
+      pair.checkReads(ranges);
+      pair.checkHistory(eventsMax);
+    },
+  );
+  fc.assert(property, runs(200));
+});
+
+Deno.test("store: after removal there is nothing left that no read can reach", () => {
+  const property = fc.property(
+    fc.array(fc.oneof(put, deletion), { minLength: 1, maxLength: 40 }),
+    fc.array(fc.nat(40), { maxLength: 4 }),
+    (requests, compactions) => {
+      const pair = new Pair();
+      const plainPuts = requests.map((one) =>
+        one.type === "put" ? { ...one, lease: 0n } : one
+      );
+      pair.perform({ type: "batch", afterMs: 0, requests: plainPuts });
+      for (const revision of compactions) {
+        pair.perform({
+          type: "batch",
+          afterMs: 0,
+          requests: [{ type: "compact", revision }],
+        });
+        while (pair.store.compactSlice(2));
+      }
+      const { events, compactRevision } = pair.model;
+      const reachable = events.filter((event, i) => {
+        if (event.revision >= compactRevision) return true;
+        const next = events.find((later, j) =>
+          j > i && later.key === event.key
+        );
+        return event.type === "put" &&
+          (next === undefined || next.revision > compactRevision);
+      });
+      assertEquals(pair.rows.size, reachable.length);
+    },
+  );
+  fc.assert(property, runs(200));
+});
+
+Deno.test("store: replicas agree however their entries were cut, if the entries are the same", () => {
+  const property = fc.property(
+    fc.array(fc.array(request, { maxLength: 4 }), {
+      minLength: 2,
+      maxLength: 15,
+    }),
+    (batches) => {
+      const stores = [new FakeRows(), new FakeRows()].map((rows) => ({
+        rows,
+        store: Store.load(rows, EMPTY_STATE, TEST_LIMITS),
+      }));
+      const results: Result[][] = [[], []];
+      for (const [at, requests] of batches.entries()) {
+        for (const [which, replica] of stores.entries()) {
+          const commands = requests.map((request, id) => ({
+            origin: 1,
+            id,
+            writeId: {
+              client: `c${id}`,
+              sequence: at + 1,
+              doneBelow: Math.max(0, at - 2),
+            },
+            request,
+          }));
+          const applied = replica.store.apply({
+            index: at + 1,
+            term: 1,
+            batch: { timeMs: at, commands },
+          });
+          results[which]!.push(...applied.results.map((one) => one.result));
+          if (which === 1) {
+            replica.store = Store.load(
+              replica.rows,
+              replica.store.state,
+              TEST_LIMITS,
+            );
+          }
+        }
+        assertEquals(stores[0]!.store.state, stores[1]!.store.state);
+      }
+      assertEquals(plain(results[0]), plain(results[1]));
+    },
+  );
+  fc.assert(property, runs(200));
+});
