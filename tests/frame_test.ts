@@ -231,7 +231,20 @@ Deno.test("frame: data is a view of the frame, without Buffer's methods", () => 
 });
 
 Deno.test("frame: a message is never much larger than it is estimated", () => {
-  for (const message of MESSAGES) {
+  const many: Message = {
+    ...HEAD,
+    type: "append",
+    previousIndex: 2 ** 50,
+    previousTerm: 2 ** 50,
+    entries: Array.from({ length: 1000 }, (_, i) => ({
+      index: 2 ** 50 + 1 + i,
+      term: 2 ** 50,
+      type: "batch",
+      data: Uint8Array.of(1),
+    })),
+    commit: 2 ** 50,
+  };
+  for (const message of [...MESSAGES, many]) {
     const bytes = encodeFrame(onlyMessage(message)).length;
     const estimate = messageBytes(message);
     assertEquals(bytes <= estimate + 64, true, `${message.type}: ${bytes}`);

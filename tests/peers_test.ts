@@ -1,0 +1,1161 @@
+/**
+ * Several `Peers` in one process, over real sockets. Times are shortened; nothing sleeps for a while
+ * to see what happens, everything waits for what must happen.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertLessOrEqual,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
+import type * as Grpc from "@grpc/grpc-js";
+import { DkvError, type ErrorCode } from "../errors.ts";
+import {
+  decodeFrame,
+  decodeReply,
+  encodeFrame,
+  encodeReply,
+  encodeSnapshotChunk,
+  type Frame,
+  type Hello,
+  PROTOCOL_VERSION,
+  type SnapshotChunk,
+} from "../frame.ts";
+import type { Message } from "../message.ts";
+import type {
+  Envelope,
+  PeerLimits,
+  Peers,
+  PeersOptions,
+  SnapshotSink,
+  SnapshotSource,
+} from "../peers.ts";
+import { type Need, needs } from "./needs.ts";
+import { Proxy } from "./proxy.ts";
+
+const NEEDS: readonly Need[] = ["net", "env"];
+const KIB = 1024;
+const MIB = 1024 * KIB;
+/** Fails a test that would wait for ever. */
+const PATIENCE_MS = 10_000;
+
+/** Short enough for tests, long enough for a busy machine. */
+const QUICK: Partial<PeerLimits> = {
+  peerPingMs: 50,
+  peerBackoffMsMin: 10,
+  peerBackoffMsMax: 50,
+};
+
+// ---------------------------------------------------------------- order, batches, window
+
+needs(
+  NEEDS,
+  "peers: what is sent in one turn arrives in order, as one batch",
+  async () => {
+    await using nodes = await cluster(3);
+    const [n1, n2, n3] = nodes.all;
+    await connected(n1, n2, n3);
+    for (let i = 1; i <= 500; i++) n1.peers.send("n2", "g", heartbeat(i));
+    n1.peers.send("n3", "h", heartbeat(1));
+    n1.peers.flush();
+    await until(() => messages(n2).length === 500, "all messages at n2");
+    await until(() => messages(n3).length === 1, "the message at n3");
+    assertEquals(rounds(n2), Array.from({ length: 500 }, (_, i) => i + 1));
+    assertEquals(n2.received.length, 1);
+    assertEquals(n2.received[0]?.from, "n1");
+    assertEquals(messages(n3), [{ group: "h", message: heartbeat(1) }]);
+    await until(() => n1.peers.bytesInFlight("n2") === 0, "acknowledged");
+  },
+);
+
+needs(
+  NEEDS,
+  "peers: without a flush messages leave at the end of the turn",
+  async () => {
+    await using nodes = await cluster(2);
+    const [n1, n2] = nodes.all;
+    await connected(n1, n2);
+    n1.peers.send("n2", "g", heartbeat(1));
+    n1.peers.send("n2", "g", heartbeat(2));
+    await until(() => messages(n2).length === 2, "both messages");
+    assertEquals(n2.received.length, 1);
+  },
+);
+
+needs(
+  NEEDS,
+  "peers: frames have a bounded size, a larger message travels alone",
+  async () => {
+    await using nodes = await cluster(2);
+    const [n1, n2] = nodes.all;
+    await connected(n1, n2);
+    const sizes = [400, 400, 400, 3000, 1, 1].map((kib) => kib * KIB);
+    for (const size of sizes) n1.peers.send("n2", "g", append(size));
+    n1.peers.flush();
+    await until(() => messages(n2).length === sizes.length, "all messages");
+    assertEquals(n2.received.map(({ envelopes }) => envelopes.length), [
+      2,
+      1,
+      1,
+      2,
+    ]);
+  },
+);
+
+needs(
+  NEEDS,
+  "peers: a peer that never acknowledges costs a bounded window",
+  async () => {
+    await using silent = await silentServer();
+    const limits = { peerUnackedBytesMax: 1 * MIB, peerSilenceMsMax: 300 };
+    await using nodes = await cluster(2, {
+      limits,
+      extra: { mute: silent.address },
+    });
+    const [n1, n2] = nodes.all;
+    await connected(n1, n2);
+    await until(() => n1.peers.connected("mute"), "the mute node's welcome");
+    let sent = 0;
+    while (n1.unreachable.length === 0) {
+      assertLess(sent++, 100);
+      n1.peers.send("mute", "g", append(64 * KIB));
+      n1.peers.flush();
+      assertLessOrEqual(n1.peers.bytesInFlight("mute"), 1 * MIB);
+    }
+    assertEquals(n1.unreachable, ["mute"]);
+    assertEquals(sent, 15 + 1);
+    // Nobody else waits for it.
+    n1.peers.send("n2", "g", heartbeat(1));
+    await until(() => messages(n2).length === 1, "the message at n2");
+    await until(
+      () => n1.logs.some(({ text }) => text.includes("no answer for")),
+      "the silence noticed",
+    );
+    const hellos = silent.hellos();
+    await until(() => silent.hellos() > hellos, "another dial");
+  },
+);
+
+needs(
+  NEEDS,
+  "peers: unacknowledged messages are bounded in number too",
+  async () => {
+    await using silent = await silentServer();
+    await using nodes = await cluster(1, {
+      limits: { peerQueueMessagesMax: 10 },
+      extra: { mute: silent.address },
+    });
+    const [n1] = nodes.all;
+    await until(() => n1.peers.connected("mute"), "the mute node's welcome");
+    for (let i = 0; i < 25; i++) n1.peers.send("mute", "g", heartbeat(i));
+    assertEquals(n1.unreachable, [], "nothing is reported from within send");
+    n1.peers.flush();
+    assertEquals(n1.unreachable, ["mute"]);
+    await until(() => silent.messages() === 10, "what had room");
+  },
+);
+
+needs(
+  NEEDS,
+  "peers: a message larger than the window travels when nothing else does",
+  async () => {
+    await using nodes = await cluster(2, {
+      limits: { peerUnackedBytesMax: 64 * KIB },
+    });
+    const [n1, n2] = nodes.all;
+    await connected(n1, n2);
+    await until(() => n1.peers.bytesInFlight("n2") === 0, "pings acknowledged");
+    n1.peers.send("n2", "g", append(1 * MIB));
+    n1.peers.send("n2", "g", heartbeat(1));
+    await until(() => messages(n2).length === 1, "the large message");
+    assertEquals(n1.unreachable, ["n2"]);
+  },
+);
+
+// ---------------------------------------------------------------- loss and return
+
+needs(
+  NEEDS,
+  "peers: a node that restarts is found again, and its absence reported",
+  async () => {
+    await using nodes = await cluster(2);
+    const [n1, n2] = nodes.all;
+    await connected(n1, n2);
+    await n2.stop();
+    await until(() => !n1.peers.connected("n2"), "the loss");
+    assertEquals(n1.unreachable, ["n2"]);
+    n1.peers.send("n2", "g", heartbeat(1));
+    n1.peers.flush();
+    assertEquals(n1.unreachable, ["n2", "n2"]);
+    const again = await nodes.restart("n2");
+    await connected(n1, again);
+    n1.peers.send("n2", "g", heartbeat(2));
+    await until(
+      () => messages(again).length === 1,
+      "a message after the return",
+    );
+    assertEquals(rounds(again), [2]);
+  },
+);
+
+needs(NEEDS, "peers: a node that dials is dialled back at once", async () => {
+  const bound = await bind();
+  await using nodes = await cluster(1, {
+    extra: { n9: `127.0.0.1:${bound.port}` },
+    // Without the other's dial, the next try would come after the test's patience.
+    limits: {
+      peerBackoffMsMin: 10 * PATIENCE_MS,
+      peerBackoffMsMax: 10 * PATIENCE_MS,
+    },
+  });
+  const [n1] = nodes.all;
+  // Until its service is added, the server answers but does not know the method.
+  await until(() => n1.logs.length === 1, "the first dial's failure");
+  await using late = await station("n9", {
+    bound,
+    addresses: new Map([["n1", `127.0.0.1:${n1.port}`]]),
+  });
+  late.peers.start();
+  await connected(n1, late);
+});
+
+needs(
+  NEEDS,
+  "peers: a connection that hangs is given up and dialled again",
+  async () => {
+    const bound = await bind();
+    await using proxy = new Proxy(`127.0.0.1:${bound.port}`);
+    await using n1 = await station("n1", {
+      addresses: new Map([["n2", proxy.address]]),
+      limits: { peerSilenceMsMax: 300, peerHandshakeMsMax: 300 },
+    });
+    await using n2 = await station("n2", {
+      bound,
+      addresses: new Map([["n1", `127.0.0.1:${n1.port}`]]),
+    });
+    n1.peers.start();
+    await until(() => n1.peers.connected("n2"), "the first connection");
+    proxy.pause("back");
+    await until(() => !n1.peers.connected("n2"), "the silence noticed");
+    assertEquals(n1.unreachable, ["n2"]);
+    assertStringIncludes(n1.logs.at(-1)?.text ?? "", "no answer for");
+    await until(
+      () => n1.logs.at(-1)?.text.includes("no welcome for") ?? false,
+      "a dial that hangs",
+    );
+    proxy.resume("back");
+    await until(() => n1.peers.connected("n2"), "the second connection");
+    n1.peers.send("n2", "g", heartbeat(7));
+    await until(() => rounds(n2).includes(7), "a message after the pause");
+  },
+);
+
+needs(
+  NEEDS,
+  "peers: a newer stream of the same node replaces the older one",
+  async () => {
+    await using nodes = await cluster(1, { extra: { n2: "127.0.0.1:9" } });
+    const [n1] = nodes.all;
+    await using first = await rawCall(n1.port, "Exchange");
+    first.write(encodeFrame({ type: "hello", hello: helloOf("n2") }));
+    await until(() => first.replies.length === 1, "the first welcome");
+    await using second = await rawCall(n1.port, "Exchange");
+    second.write(encodeFrame({ type: "hello", hello: helloOf("n2") }));
+    const { code, details } = await first.status;
+    assertEquals(code, 14);
+    assertStringIncludes(details, "newer stream");
+    second.write(frameOf(heartbeat(3)));
+    await until(() => messages(n1).length === 1, "a message on the second");
+  },
+);
+
+// ---------------------------------------------------------------- who may talk
+
+const REFUSALS: readonly [
+  string,
+  Partial<PeersOptions["identity"]>,
+  string,
+][] = [
+  ["cluster name", { clusterName: "other" }, "cluster"],
+  ["fingerprint", { fingerprint: "other" }, "fingerprint"],
+  ["cluster id", { clusterId: () => "two" }, "cluster id"],
+  ["data directory", { incarnation: "" }, "data directory"],
+];
+
+for (const [name, changed, text] of REFUSALS) {
+  needs(
+    NEEDS,
+    `peers: a node with another ${name} is refused, with the reason on both sides`,
+    async () => {
+      await using nodes = await cluster(2, {
+        identities: { n1: { clusterId: () => "one" }, n2: changed },
+      });
+      const [n1, n2] = nodes.all;
+      const reasons = (node: Station) =>
+        node.logs.filter(({ level }) => level === "error");
+      // Each side has logged what it found and what the other answered.
+      await until(
+        () => reasons(n1).length > 0 && reasons(n2).length > 0,
+        "both logs",
+      );
+      for (const { text: line } of [...reasons(n1), ...reasons(n2)]) {
+        assertStringIncludes(line, text);
+        assertStringIncludes(line, "n1");
+        assertStringIncludes(line, "n2");
+      }
+      assert(!n1.peers.connected("n2") && !n2.peers.connected("n1"));
+    },
+  );
+}
+
+needs(
+  NEEDS,
+  "peers: the node decides about a new data directory, and the refusal is logged once",
+  async () => {
+    let asked = 0;
+    await using nodes = await cluster(2, {
+      admit: (self, { incarnation }) => {
+        if (self !== "n1") return null;
+        asked++;
+        return `its data directory is new: ${incarnation}`;
+      },
+    });
+    const [n1, n2] = nodes.all;
+    await until(() => asked > 10, "many tries");
+    await until(() => n2.logs.length > 0, "a log at n2");
+    const refusals = (node: Station) =>
+      node.logs.filter(({ text }) =>
+        text.includes("directory is new: n2-disk")
+      );
+    // As the one that dials and as the one that is dialled.
+    assertLessOrEqual(refusals(n1).length, 2);
+    assertLessOrEqual(refusals(n2).length, 2);
+    assertGreater(refusals(n1).length, 0);
+    assertGreater(refusals(n2).length, 0);
+  },
+);
+
+needs(
+  NEEDS,
+  "peers: an address where another node answers is refused on both sides",
+  async () => {
+    await using n3 = await station("n3", {
+      addresses: new Map([["n1", "127.0.0.1:9"]]),
+    });
+    await using n1 = await station("n1", {
+      addresses: new Map([["n2", `127.0.0.1:${n3.port}`]]),
+    });
+    n1.peers.start();
+    const text = 'n1 refuses "n3": expected "n2"';
+    await until(
+      () => n1.logs.some((log) => log.text.includes(text)),
+      "n1's log",
+    );
+    await until(
+      () => n3.logs.some((log) => log.text.includes(text)),
+      "n3's log",
+    );
+    assert(!n1.peers.connected("n2"));
+  },
+);
+
+const STRANGERS: readonly [string, Partial<Hello>, string][] = [
+  ["an unknown node", { nodeId: "n7" }, 'n1 refuses "n7": expected "n2"'],
+  ["the node's own id", { nodeId: "n1" }, "claims to be this node"],
+  ["another protocol", { protocolVersion: 9 }, "speaks version 9"],
+];
+
+for (const [name, changed, text] of STRANGERS) {
+  needs(NEEDS, `peers: ${name} is refused with a status`, async () => {
+    await using nodes = await cluster(1, { extra: { n2: "127.0.0.1:9" } });
+    const [n1] = nodes.all;
+    await using call = await rawCall(n1.port, "Exchange");
+    call.write(encodeFrame({ type: "hello", hello: helloOf("n2", changed) }));
+    const status = await call.status;
+    assertEquals(status.code, 9);
+    assertEquals(status.metadata.get("dkv-code"), ["IDENTITY_MISMATCH"]);
+    assertStringIncludes(status.details, text);
+  });
+}
+
+// ---------------------------------------------------------------- malformed
+
+const MALFORMED: readonly [string, Uint8Array[], string][] = [
+  ["garbage", [hello("n9"), Uint8Array.of(255, 255)], "Frame"],
+  ["no hello", [frameOf(heartbeat(1))], "not a hello"],
+  ["two hellos", [hello("n9"), hello("n9")], "second hello"],
+  ["garbage first", [Uint8Array.of(1)], "Frame"],
+];
+
+for (const [name, frames, text] of MALFORMED) {
+  needs(
+    NEEDS,
+    `peers: ${name} ends the stream and disturbs nobody else`,
+    async () => {
+      await using nodes = await cluster(2, { extra: { n9: "127.0.0.1:9" } });
+      const [n1, n2] = nodes.all;
+      await connected(n1, n2);
+      await using call = await rawCall(n1.port, "Exchange");
+      for (const bytes of frames) call.write(bytes);
+      const status = await call.status;
+      assertEquals(status.code, 3);
+      assertEquals(status.metadata.get("dkv-code"), ["MALFORMED"]);
+      assertStringIncludes(status.details, text);
+      assert(n1.logs.some(({ level }) => level === "warn"));
+      n2.peers.send("n1", "g", heartbeat(4));
+      await until(() => rounds(n1).includes(4), "a message of n2");
+    },
+  );
+}
+
+needs(
+  NEEDS,
+  "peers: streams that say nothing are ended, and bounded in number",
+  async () => {
+    await using nodes = await cluster(1, {
+      extra: { n2: "127.0.0.1:9" },
+      limits: { peerHandshakesMax: 2, peerHandshakeMsMax: 300 },
+    });
+    const [n1] = nodes.all;
+    await using a = await rawCall(n1.port, "Exchange");
+    await using b = await rawCall(n1.port, "Exchange");
+    await using c = await rawCall(n1.port, "InstallSnapshot");
+    const codes = (await Promise.all([a.status, b.status, c.status]))
+      .map(({ metadata }) => metadata.get("dkv-code")[0]);
+    assertEquals(codes.filter((code) => code === "OVERLOADED").length, 1);
+  },
+);
+
+// ---------------------------------------------------------------- snapshots
+
+needs(NEEDS, "peers: a snapshot arrives whole, then its message", async () => {
+  const sinks: TestSink[] = [];
+  await using nodes = await cluster(2, {
+    snapshotSink: (_from, snapshot) => {
+      assertEquals(snapshot, {
+        group: "g",
+        meta: SNAPSHOT.meta,
+        bytes: 5 * MIB + 7,
+      });
+      const sink = new TestSink();
+      sinks.push(sink);
+      return sink;
+    },
+  });
+  const [n1, n2] = nodes.all;
+  await connected(n1, n2);
+  const content = random(5 * MIB + 7);
+  const sending = n1.peers.sendSnapshot("n2", snapshotOf(content, 100_001));
+  await until(() => sinks.length === 1, "the sink");
+  n1.peers.send("n2", "g", heartbeat(1));
+  await sending;
+  const [sink] = sinks;
+  assertEquals(sink?.end, "finished");
+  assert(Buffer.from(content).equals(Buffer.concat(sink?.written ?? [])));
+  await until(() => messages(n2).length === 2, "both messages");
+  assertEquals(
+    messages(n2).filter(({ message }) => message.type === "snapshot"),
+    [
+      { group: "g", message: SNAPSHOT },
+    ],
+  );
+  // And again: nothing of the first is left.
+  await n1.peers.sendSnapshot("n2", snapshotOf(content, 4 * MIB));
+  assertEquals(sinks[1]?.end, "finished");
+});
+
+needs(
+  NEEDS,
+  "peers: the message of a snapshot waits for the sink",
+  async () => {
+    const gate = Promise.withResolvers<void>();
+    const sink = new TestSink({ finish: gate.promise });
+    await using nodes = await cluster(2, { snapshotSink: () => sink });
+    const [n1, n2] = nodes.all;
+    const sending = n1.peers.sendSnapshot("n2", snapshotOf(random(1000), 100));
+    await until(() => sink.finishing, "finish");
+    await connected(n1, n2);
+    n1.peers.send("n2", "g", heartbeat(1));
+    await until(() => messages(n2).length === 1, "a message meanwhile");
+    assertEquals(rounds(n2), [1]);
+    gate.resolve();
+    await sending;
+    assertEquals(messages(n2).length, 2);
+  },
+);
+
+needs(NEEDS, "peers: an empty snapshot is a snapshot", async () => {
+  const sink = new TestSink();
+  await using nodes = await cluster(2, { snapshotSink: () => sink });
+  const [n1, n2] = nodes.all;
+  await n1.peers.sendSnapshot("n2", snapshotOf(random(0), 1));
+  assertEquals(sink.end, "finished");
+  assertEquals(messages(n2).length, 1);
+});
+
+needs(
+  NEEDS,
+  "peers: the sender never runs further ahead than the window",
+  async () => {
+    const gate = Promise.withResolvers<void>();
+    const sink = new TestSink({ write: gate.promise });
+    await using nodes = await cluster(2, { snapshotSink: () => sink });
+    const [n1] = nodes.all;
+    let read = 0;
+    const content = random(8 * MIB);
+    const snapshot = snapshotOf(content, 256 * KIB, (bytes) => read += bytes);
+    const sending = n1.peers.sendSnapshot("n2", snapshot);
+    // The window, and the piece that waits for room.
+    await until(() => read === 4 * MIB + 256 * KIB, "a full window");
+    await until(() => sink.writing, "the first write");
+    await turns(100);
+    assertEquals(read, 4 * MIB + 256 * KIB);
+    gate.resolve();
+    await sending;
+    assertEquals(read, 8 * MIB);
+  },
+);
+
+needs(NEEDS, "peers: one snapshot at a time to one node", async () => {
+  const gate = Promise.withResolvers<void>();
+  const sink = new TestSink({ finish: gate.promise });
+  await using nodes = await cluster(2, { snapshotSink: () => sink });
+  const [n1] = nodes.all;
+  const first = n1.peers.sendSnapshot("n2", snapshotOf(random(10), 10));
+  await assertFails(
+    n1.peers.sendSnapshot("n2", snapshotOf(random(10), 10)),
+    { code: "OVERLOADED", text: "on its way to n2" },
+  );
+  gate.resolve();
+  await first;
+});
+
+needs(
+  NEEDS,
+  "peers: a snapshot that stalls is given up on both sides",
+  async () => {
+    const gate = Promise.withResolvers<void>();
+    const sink = new TestSink({ write: gate.promise });
+    await using nodes = await cluster(2, {
+      snapshotSink: () => sink,
+      limits: { snapshotStallMsMax: 300 },
+    });
+    const [n1, n2] = nodes.all;
+    await assertFails(
+      n1.peers.sendSnapshot("n2", hangingSnapshot(1000)),
+      { code: "DEADLINE_EXCEEDED", text: "0 of 1000 bytes" },
+    );
+    gate.resolve();
+    await until(() => sink.end === "aborted", "the abort");
+    assertEquals(messages(n2), []);
+  },
+);
+
+needs(NEEDS, "peers: a source that hangs is given up", async () => {
+  const sink = new TestSink();
+  await using nodes = await cluster(2, {
+    snapshotSink: () => sink,
+    limits: { snapshotStallMsMax: 200 },
+  });
+  const [n1] = nodes.all;
+  await assertFails(n1.peers.sendSnapshot("n2", hangingSnapshot(10)), {
+    code: "DEADLINE_EXCEEDED",
+    text: "of 10 bytes",
+  });
+  await until(() => sink.end === "aborted", "the abort");
+});
+
+needs(NEEDS, "peers: a snapshot can be given up by its sender", async () => {
+  const gate = Promise.withResolvers<void>();
+  const sink = new TestSink({ write: gate.promise });
+  await using nodes = await cluster(2, { snapshotSink: () => sink });
+  const [n1, n2] = nodes.all;
+  const controller = new AbortController();
+  const sending = n1.peers.sendSnapshot("n2", {
+    ...hangingSnapshot(1000),
+    signal: controller.signal,
+  });
+  const failed = assertFails(sending, { code: "CANCELLED", text: "given up" });
+  await until(() => sink.writing, "the first write");
+  controller.abort();
+  await failed;
+  gate.resolve();
+  await until(() => sink.end === "aborted", "the abort");
+  assertEquals(messages(n2), []);
+});
+
+needs(NEEDS, "peers: a refused snapshot says why, with its code", async () => {
+  await using nodes = await cluster(2, {
+    snapshotSink: () => {
+      throw new DkvError("DISK_FULL", "No room for 10 bytes, only 3 are free");
+    },
+  });
+  const [n1] = nodes.all;
+  const sending = n1.peers.sendSnapshot("n2", snapshotOf(random(10), 10));
+  await assertFails(sending, { code: "DISK_FULL", text: "only 3 are free" });
+});
+
+needs(NEEDS, "peers: a sink that fails ends the transfer", async () => {
+  const sink = new TestSink({ write: Promise.reject(new Error("EIO")) });
+  await using nodes = await cluster(2, { snapshotSink: () => sink });
+  const [n1, n2] = nodes.all;
+  const sending = n1.peers.sendSnapshot("n2", snapshotOf(random(10), 10));
+  await assertFails(sending, { code: "INTERNAL", text: "EIO" });
+  await until(() => sink.end === "aborted", "the abort");
+  assertEquals(messages(n2), []);
+});
+
+needs(
+  NEEDS,
+  "peers: a source of another size than announced is an error",
+  async () => {
+    for (const bytes of [9, 11]) {
+      const sink = new TestSink();
+      await using nodes = await cluster(2, { snapshotSink: () => sink });
+      const [n1, n2] = nodes.all;
+      const snapshot = { ...snapshotOf(random(10), 10), bytes };
+      await assertRejects(
+        () => n1.peers.sendSnapshot("n2", snapshot),
+        DkvError,
+      );
+      await until(() => sink.end === "aborted", "the abort");
+      assertEquals(messages(n2), []);
+    }
+  },
+);
+
+needs(
+  NEEDS,
+  "peers: a snapshot to a node that is away is refused",
+  async () => {
+    await using nodes = await cluster(1, { extra: { n2: "127.0.0.1:9" } });
+    const [n1] = nodes.all;
+    const sending = n1.peers.sendSnapshot("n2", snapshotOf(random(10), 10));
+    await assertFails(sending, { code: "UNREACHABLE", text: "" });
+  },
+);
+
+const HEADER: SnapshotChunk = {
+  type: "header",
+  hello: helloOf("n2"),
+  group: "g",
+  message: snapshotMessage(),
+  bytes: 4,
+};
+const DATA: SnapshotChunk = {
+  type: "data",
+  offset: 0,
+  data: Uint8Array.of(1, 2, 3, 4),
+};
+const BAD_TRANSFERS: readonly [string, readonly SnapshotChunk[], ErrorCode][] =
+  [
+    ["a wrong checksum", [HEADER, DATA, {
+      type: "end",
+      sha256: new Uint8Array(32),
+    }], "DATA_CORRUPT"],
+    [
+      "missing bytes",
+      [HEADER, { type: "end", sha256: new Uint8Array(32) }],
+      "MALFORMED",
+    ],
+    ["bytes twice", [HEADER, DATA, DATA], "MALFORMED"],
+    ["a gap", [HEADER, { ...DATA, offset: 1 } as SnapshotChunk], "MALFORMED"],
+    ["two headers", [HEADER, HEADER], "MALFORMED"],
+    ["no header", [DATA], "MALFORMED"],
+    ["an early end", [HEADER], "MALFORMED"],
+    [
+      "another cluster",
+      [{
+        ...HEADER,
+        hello: helloOf("n2", { clusterName: "x" }),
+      } as SnapshotChunk],
+      "IDENTITY_MISMATCH",
+    ],
+  ];
+
+for (const [name, chunks, code] of BAD_TRANSFERS) {
+  needs(
+    NEEDS,
+    `peers: a snapshot with ${name} is refused and its sink aborted`,
+    async () => {
+      const sinks: TestSink[] = [];
+      await using nodes = await cluster(1, {
+        extra: { n2: "127.0.0.1:9" },
+        snapshotSink: () => {
+          const sink = new TestSink();
+          sinks.push(sink);
+          return sink;
+        },
+      });
+      const [n1] = nodes.all;
+      await using call = await rawCall(n1.port, "InstallSnapshot");
+      for (const chunk of chunks) call.write(encodeSnapshotChunk(chunk));
+      if (name === "an early end") call.end();
+      const status = await call.status;
+      assertEquals(status.metadata.get("dkv-code"), [code]);
+      for (const sink of sinks) {
+        await until(() => sink.end === "aborted", "the abort");
+      }
+      assertEquals(messages(n1), []);
+    },
+  );
+}
+
+needs(
+  NEEDS,
+  "peers: a newer snapshot of the same node ends the older",
+  async () => {
+    const sinks: TestSink[] = [];
+    await using nodes = await cluster(1, {
+      extra: { n2: "127.0.0.1:9" },
+      snapshotSink: () => {
+        const sink = new TestSink();
+        sinks.push(sink);
+        return sink;
+      },
+    });
+    const [n1] = nodes.all;
+    await using first = await rawCall(n1.port, "InstallSnapshot");
+    first.write(encodeSnapshotChunk(HEADER));
+    await until(() => sinks.length === 1, "the first sink");
+    await using second = await rawCall(n1.port, "InstallSnapshot");
+    second.write(encodeSnapshotChunk(HEADER));
+    assertEquals((await first.status).metadata.get("dkv-code"), ["CANCELLED"]);
+    await until(() => sinks.length === 2, "the second sink");
+    assertEquals(sinks.map(({ end }) => end), ["aborted", null]);
+  },
+);
+
+// ---------------------------------------------------------------- the end
+
+needs(
+  NEEDS,
+  "peers: stop ends streams, dials and transfers at once",
+  async () => {
+    const gate = Promise.withResolvers<void>();
+    const sink = new TestSink({ write: gate.promise });
+    await using nodes = await cluster(2, {
+      extra: { away: "127.0.0.1:9" },
+      snapshotSink: () => sink,
+    });
+    const [n1, n2] = nodes.all;
+    await connected(n1, n2);
+    const sending = n1.peers.sendSnapshot("n2", snapshotOf(random(1000), 100));
+    const failed = assertFails(sending, { code: "SHUTTING_DOWN", text: "" });
+    await until(() => sink.writing, "a transfer under way");
+    n1.peers.send("n2", "g", heartbeat(1));
+    const startMs = performance.now();
+    await Promise.all([n1.peers.stop(), n2.peers.stop()]);
+    assertLess(performance.now() - startMs, 1000);
+    await failed;
+    gate.resolve();
+    await until(() => sink.end === "aborted", "the abort");
+    assert(!n1.peers.connected("n2"));
+    n1.peers.send("n2", "g", heartbeat(2));
+    await assertFails(
+      n1.peers.sendSnapshot("n2", snapshotOf(random(1), 1)),
+      { code: "SHUTTING_DOWN", text: "" },
+    );
+  },
+);
+
+// ---------------------------------------------------------------- what the tests stand on
+
+/** One node's side of the wire, without a node. */
+interface Station extends AsyncDisposable {
+  readonly id: string;
+  readonly port: number;
+  readonly peers: Peers;
+  /** What came, one element for each call of `onMessages`. */
+  readonly received: { from: string; envelopes: readonly Envelope[] }[];
+  readonly logs: { level: string; text: string }[];
+  readonly unreachable: string[];
+  readonly stop: () => Promise<void>;
+}
+
+interface StationOptions {
+  /** Default: a free port. */
+  readonly bound?: Bound;
+  readonly addresses: ReadonlyMap<string, string>;
+  readonly identity?: Partial<PeersOptions["identity"]> | undefined;
+  readonly limits?: Partial<PeerLimits> | undefined;
+  readonly admit?: PeersOptions["admit"] | undefined;
+  readonly snapshotSink?: PeersOptions["snapshotSink"] | undefined;
+}
+
+/** A server that listens but serves nothing yet. */
+interface Bound {
+  readonly server: Grpc.Server;
+  readonly port: number;
+}
+
+async function bind(port = 0): Promise<Bound> {
+  const grpc = await import("@grpc/grpc-js");
+  const { Peers } = await import("../peers.ts");
+  const server = new grpc.Server(Peers.serverOptions());
+  const bound = await new Promise<number>((resolve, reject) =>
+    server.bindAsync(
+      `127.0.0.1:${port}`,
+      grpc.ServerCredentials.createInsecure(),
+      (error, bound) => error ? reject(error) : resolve(bound),
+    )
+  );
+  return { server, port: bound };
+}
+
+/** Serves, but does not dial before `peers.start()`. */
+async function station(id: string, options: StationOptions): Promise<Station> {
+  const { Peers } = await import("../peers.ts");
+  const { server, port } = options.bound ?? await bind();
+  const received: Station["received"] = [];
+  const logs: Station["logs"] = [];
+  const unreachable: string[] = [];
+  const peers = new Peers({
+    identity: identityOf(id, options.identity),
+    addresses: options.addresses,
+    limits: { ...QUICK, ...options.limits },
+    log: (level, text) => logs.push({ level, text }),
+    onMessages: (from, envelopes) => received.push({ from, envelopes }),
+    onUnreachable: (nodeId) => unreachable.push(nodeId),
+    admit: options.admit ?? (() => null),
+    snapshotSink: options.snapshotSink ?? (() => {
+      throw new DkvError("INTERNAL", "no snapshot is expected");
+    }),
+  });
+  peers.addTo(server);
+  const stop = async () => {
+    await peers.stop();
+    server.forceShutdown();
+  };
+  return {
+    id,
+    port,
+    peers,
+    received,
+    logs,
+    unreachable,
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
+}
+
+interface ClusterOptions {
+  readonly limits?: Partial<PeerLimits>;
+  /** Further nodes that all know, and where they are. */
+  readonly extra?: Readonly<Record<string, string>>;
+  readonly identities?: Readonly<
+    Record<string, Partial<PeersOptions["identity"]>>
+  >;
+  readonly admit?: (self: string, hello: Hello) => string | null;
+  readonly snapshotSink?: PeersOptions["snapshotSink"];
+}
+
+/** Stations n1, n2, … that know and dial each other. */
+async function cluster(count: number, options: ClusterOptions = {}) {
+  const bounds = await Promise.all(
+    Array.from({ length: count }, () => bind()),
+  );
+  const everyone = new Map(
+    bounds.map(({ port }, i) => [`n${i + 1}`, `127.0.0.1:${port}`]),
+  );
+  for (const entry of Object.entries(options.extra ?? {})) {
+    everyone.set(...entry);
+  }
+  const make = async (id: string, bound: Bound): Promise<Station> => {
+    const { admit } = options;
+    const made = await station(id, {
+      ...options,
+      bound,
+      admit: admit && ((hello) => admit(id, hello)),
+      identity: options.identities?.[id],
+      addresses: new Map([...everyone].filter(([other]) => other !== id)),
+    });
+    made.peers.start();
+    return made;
+  };
+  const all: Station[] = [];
+  for (const [i, bound] of bounds.entries()) {
+    all.push(await make(`n${i + 1}`, bound));
+  }
+  return {
+    all: all as [Station, Station, Station],
+    /** A node that was stopped, on its old address. */
+    async restart(id: string): Promise<Station> {
+      const port = Number(everyone.get(id)?.split(":")[1]);
+      const again = await make(id, await bind(port));
+      all.push(again);
+      return again;
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all(all.map((node) => node.stop()));
+    },
+  };
+}
+
+function identityOf(
+  nodeId: string,
+  changed: Partial<PeersOptions["identity"]> = {},
+): PeersOptions["identity"] {
+  return {
+    clusterName: "test",
+    fingerprint: "f",
+    clusterId: () => "",
+    nodeId,
+    memberId: `${nodeId}-member`,
+    incarnation: `${nodeId}-disk`,
+    softwareVersion: "0.0.0",
+    ...changed,
+  };
+}
+
+function helloOf(nodeId: string, changed: Partial<Hello> = {}): Hello {
+  const { clusterId, ...rest } = identityOf(nodeId);
+  return {
+    protocolVersion: PROTOCOL_VERSION,
+    ...rest,
+    clusterId: clusterId(),
+    ...changed,
+  };
+}
+
+function hello(nodeId: string): Uint8Array {
+  return encodeFrame({ type: "hello", hello: helloOf(nodeId) });
+}
+
+function frameOf(message: Message): Uint8Array {
+  return encodeFrame({
+    type: "messages",
+    envelopes: [{ group: "g", message }],
+  });
+}
+
+/** Welcomes whoever dials, and then never acknowledges anything. */
+async function silentServer() {
+  const { PEER_SERVICE } = await import("../channel.ts");
+  const { server, port } = await bind();
+  let hellos = 0;
+  let messages = 0;
+  server.addService({ Exchange: PEER_SERVICE.Exchange }, {
+    Exchange: (call: Grpc.ServerDuplexStream<Buffer, Buffer>) => {
+      call.on("error", () => {});
+      call.on("data", (bytes: Buffer) => {
+        const frame: Frame = decodeFrame(bytes);
+        if (frame.type === "messages") messages += frame.envelopes.length;
+        if (frame.type !== "hello") return;
+        hellos++;
+        const welcome = encodeReply({
+          type: "welcome",
+          hello: helloOf("mute"),
+        });
+        call.write(Buffer.from(welcome));
+      });
+    },
+  });
+  return {
+    address: `127.0.0.1:${port}`,
+    hellos: () => hellos,
+    messages: () => messages,
+    [Symbol.asyncDispose]() {
+      server.forceShutdown();
+      return Promise.resolve();
+    },
+  };
+}
+
+/** A call that says whatever a test wants. */
+async function rawCall(port: number, method: "Exchange" | "InstallSnapshot") {
+  const grpc = await import("@grpc/grpc-js");
+  const { dial, PEER_LIMITS } = await import("../channel.ts");
+  const { call, close } = dial(`127.0.0.1:${port}`, {
+    method,
+    limits: PEER_LIMITS,
+    credentials: grpc.credentials.createInsecure(),
+  });
+  const replies: ReturnType<typeof decodeReply>[] = [];
+  call.on("data", (bytes: Buffer) => replies.push(decodeReply(bytes)));
+  const status = new Promise<Grpc.StatusObject>((resolve) =>
+    call.on("status", resolve)
+  );
+  return {
+    replies,
+    status,
+    write: (bytes: Uint8Array) => call.write(Buffer.from(bytes)),
+    end: () => call.end(),
+    async [Symbol.asyncDispose]() {
+      close();
+      await status;
+    },
+  };
+}
+
+/** Keeps what it gets; waits where it is told to. */
+class TestSink implements SnapshotSink {
+  readonly written: Uint8Array[] = [];
+  writing = false;
+  finishing = false;
+  end: "finished" | "aborted" | null = null;
+  readonly #gates: { write?: Promise<void>; finish?: Promise<void> };
+
+  constructor(gates: { write?: Promise<void>; finish?: Promise<void> } = {}) {
+    this.#gates = gates;
+    gates.write?.catch(() => {});
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    assertEquals(this.end, null);
+    this.writing = true;
+    await this.#gates.write;
+    this.written.push(bytes);
+  }
+
+  async finish(): Promise<void> {
+    assertEquals(this.end, null);
+    this.finishing = true;
+    await this.#gates.finish;
+    this.end = "finished";
+  }
+
+  abort(): void {
+    assertEquals(this.end, null);
+    this.end = "aborted";
+  }
+}
+
+function snapshotMessage(): SnapshotSource["message"] {
+  return {
+    from: "n1-member",
+    to: "n2-member",
+    term: 3,
+    type: "snapshot",
+    meta: {
+      index: 9,
+      term: 2,
+      configuration: {
+        voters: ["n1-member", "n2-member"],
+        votersOutgoing: [],
+        learners: [],
+        learnersNext: [],
+      },
+    },
+  };
+}
+
+const SNAPSHOT = snapshotMessage();
+
+function snapshotOf(
+  content: Uint8Array,
+  pieceBytes: number,
+  onRead: (bytes: number) => void = () => {},
+): SnapshotSource {
+  async function* source(): AsyncGenerator<Uint8Array> {
+    for (let at = 0; at < content.length; at += pieceBytes) {
+      const piece = content.subarray(at, at + pieceBytes);
+      onRead(piece.length);
+      yield await Promise.resolve(piece);
+    }
+  }
+  return {
+    group: "g",
+    message: SNAPSHOT,
+    source: source(),
+    bytes: content.length,
+  };
+}
+
+/** Its source gives one byte and then nothing, not even an end. */
+function hangingSnapshot(bytes: number): SnapshotSource {
+  let reads = 0;
+  const next = (): Promise<IteratorResult<Uint8Array>> => {
+    if (reads++ > 0) return new Promise(() => {});
+    return Promise.resolve({ done: false, value: new Uint8Array(1) });
+  };
+  const source = { [Symbol.asyncIterator]: () => ({ next }) };
+  return { group: "g", message: SNAPSHOT, source, bytes };
+}
+
+function heartbeat(readRound: number): Message {
+  const head = { from: "n1-member", to: "n2-member", term: 1 };
+  return { ...head, type: "heartbeat", commit: 0, readRound };
+}
+
+function append(bytes: number): Message {
+  return {
+    from: "n1-member",
+    to: "n2-member",
+    term: 1,
+    type: "append",
+    previousIndex: 0,
+    previousTerm: 0,
+    entries: [{
+      index: 1,
+      term: 1,
+      type: "batch",
+      data: new Uint8Array(bytes),
+    }],
+    commit: 0,
+  };
+}
+
+function messages(node: Station): Envelope[] {
+  return node.received.flatMap(({ envelopes }) => envelopes);
+}
+
+/** The heartbeats' numbers, in the order in which they came. */
+function rounds(node: Station): number[] {
+  return messages(node).flatMap(({ message }) =>
+    message.type === "heartbeat" ? [message.readRound] : []
+  );
+}
+
+function random(bytes: number): Uint8Array {
+  const content = new Uint8Array(bytes);
+  // One call may fill at most this much.
+  for (let at = 0; at < bytes; at += 65536) {
+    crypto.getRandomValues(content.subarray(at, at + 65536));
+  }
+  return content;
+}
+
+async function connected(...nodes: Station[]): Promise<void> {
+  const ids = nodes.map(({ id }) => id);
+  await until(
+    () =>
+      nodes.every(({ id, peers }) =>
+        ids.every((other) => other === id || peers.connected(other))
+      ),
+    `${ids.join(", ")} connected`,
+  );
+}
+
+async function until(condition: () => boolean, what: string): Promise<void> {
+  const startMs = performance.now();
+  while (!condition()) {
+    if (performance.now() - startMs > PATIENCE_MS) {
+      throw new Error(`Waited in vain for: ${what}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+/** Lets everything that is ready happen. */
+async function turns(count: number): Promise<void> {
+  for (let i = 0; i < count; i++) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+async function assertFails(
+  promise: Promise<unknown>,
+  { code, text }: { code: ErrorCode; text: string },
+): Promise<void> {
+  const error = await assertRejects(() => promise, DkvError);
+  assertEquals(error.code, code);
+  assertStringIncludes(error.message, text);
+}
