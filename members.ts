@@ -190,6 +190,19 @@ export class ConfigurationHistory {
     return this.#stack.at(-1)!;
   }
 
+  /**
+   * True if the member votes in the configuration in force or in one that a truncation could bring back.
+   * Such a member must be able to campaign even if the one in force leaves it out (Raft thesis, 4.2.2):
+   *
+   * ```text
+   *   1 leads {2}&{1 2} and appends {2}, then crashes. 2 lacks that entry, so 1 refuses it its vote,
+   *   and {2}&{1 2} cannot elect without 1. Only 1 can win: with the vote of 2, by {2}.
+   * ```
+   */
+  mayCampaign(id: MemberId): boolean {
+    return this.#stack.some((at) => isVoter(at.configuration, id));
+  }
+
   /** Notes a configuration entry that was appended. */
   push(at: ConfigurationAt): void {
     assertConfiguration(at.configuration);

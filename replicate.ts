@@ -120,6 +120,9 @@ export class Replicate {
     this.#told = { role: "follower", term: this.#term, leader: null };
   }
 
+  get id(): MemberId {
+    return this.#id;
+  }
   get role(): Role {
     return this.#role;
   }
@@ -520,8 +523,11 @@ export class Replicate {
    */
   #campaign(kind: "preVote" | "election" | "transfer"): void {
     if (this.#role === "leader" || this.#installing !== null) return;
-    if (!isVoter(this.configuration, this.#id)) {
-      this.#electionElapsed = 0;
+    if (!this.#history.mayCampaign(this.#id)) {
+      // Forgets a silent leader all the same, or it would go on refusing its vote to a successor.
+      if (this.#leaderId !== null && !this.#hasLiveLeader) {
+        this.#becomeFollower(this.#term, null);
+      }
       return;
     }
     const preVote = kind === "preVote";
