@@ -133,14 +133,14 @@ export class Sessions {
       if (session.results.size < sessionResultsMax) return null;
       return refusal(
         "OVERLOADED",
-        `Too many results are remembered for the client: ${sessionResultsMax}; ` +
+        `Too many results are remembered for the client: at most ${sessionResultsMax}; ` +
           `it must say which ones it has seen`,
       );
     }
     if (this.#sessions.size < this.#limits.sessionsMax) return null;
     return refusal(
       "OVERLOADED",
-      `Too many clients: ${this.#limits.sessionsMax}`,
+      `Too many clients: at most ${this.#limits.sessionsMax}`,
     );
   }
 

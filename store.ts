@@ -520,7 +520,7 @@ export class Store {
     if (this.#leases.size >= this.#limits.leasesMax) {
       return refusal(
         "OVERLOADED",
-        `Too many leases: ${this.#limits.leasesMax}`,
+        `Too many leases: at most ${this.#limits.leasesMax}`,
       );
     }
     const lease = request.lease || this.#leases.choose(at.index, at.place);

@@ -137,7 +137,7 @@ export class Watchers {
     if (this.#live + this.#late.size >= this.#limits.watchersMax) {
       throw new DkvError(
         "OVERLOADED",
-        `Too many watches: ${this.#limits.watchersMax}`,
+        `Too many watches: at most ${this.#limits.watchersMax}`,
       );
     }
     const nextRevision = fromRevision === 0
