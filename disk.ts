@@ -43,6 +43,7 @@ import {
 import {
   corruptError,
   type EventRowColumns,
+  imageOf,
   latin1,
   type LogRow,
   openTables,
@@ -70,6 +71,8 @@ export interface DiskOptions {
   path: string;
   /** What a new file starts with. */
   bootstrap: Configuration;
+  /** What a disk in memory holds at first: a {@linkcode Disk.copy}. */
+  image?: Uint8Array;
 }
 
 const ENTRY_TYPES = ["empty", "batch", "configuration"] as const;
@@ -113,7 +116,10 @@ export class Disk implements LogStorage, Rows {
     this.#path = options.path;
     this.#bootstrap = options.bootstrap;
     this.#configuration = { index: 0, configuration: options.bootstrap };
-    const { db, sql } = translate(this.#path, () => openTables(this.#path));
+    const { db, sql } = translate(
+      this.#path,
+      () => openTables(this.#path, options.image),
+    );
     this.#db = db;
     this.#sql = sql;
     translate(this.#path, () => this.#load());
@@ -501,6 +507,36 @@ export class Disk implements LogStorage, Rows {
     });
   }
 
+  /** All that is committed, as bytes: what a disk in memory ships in place of a file. */
+  copy(): Uint8Array {
+    assert(!this.#dirty, "Cannot copy what is not committed");
+    return translate(this.#path, () => {
+      this.#sql.commit.run();
+      const image = imageOf(this.#db);
+      this.#sql.begin.run();
+      return image;
+    });
+  }
+
+  /** As {@linkcode installSnapshot}, for a disk in memory and the copy of another. */
+  installCopy(image: Uint8Array, meta: SnapshotMeta): void {
+    assert(this.#path === ":memory:", "A disk on files installs files");
+    const hardState = this.#hardState;
+    translate(this.#path, () => {
+      const incoming = new Disk({
+        path: this.#path,
+        bootstrap: this.#bootstrap,
+        image,
+      });
+      incoming.#becomeSnapshot(meta, hardState);
+      this.#db.close();
+      this.#db = incoming.#db;
+      this.#sql = incoming.#sql;
+      this.#sql.begin.run();
+      this.#load();
+    });
+  }
+
   /** Reads from a copy of a disk's file which state it holds. */
   static describe(file: string, bootstrap: Configuration): SnapshotMeta {
     const disk = new Disk({ path: file, bootstrap });
@@ -528,7 +564,7 @@ export class Disk implements LogStorage, Rows {
     for (const name of STATE_NAMES) this.#touch(name);
     this.commit();
     this.#leaveWal();
-    syncFile(this.#path);
+    if (this.#path !== ":memory:") syncFile(this.#path);
   }
 
   /** Folds the write-ahead log into the file, so that the file alone is the whole state. */

@@ -64,11 +64,27 @@ export type EventRowColumns = [
 /** Every statement that the disk runs, prepared once. */
 export type Statements = ReturnType<typeof prepare>;
 
-/** Opens or creates a file with the tables, durable commits and one open transaction. */
+/** What a database in memory has in place of a file; Deno has these, its types do not yet. */
+interface Serializable {
+  serialize(): Uint8Array;
+  deserialize(image: Uint8Array): void;
+}
+
+/** The whole database as bytes, what is not committed included. */
+export function imageOf(db: DatabaseSync): Uint8Array {
+  return (db as unknown as Serializable).serialize();
+}
+
+/**
+ * Opens or creates a file with the tables, durable commits and one open transaction. `image` is
+ * what a database in memory starts with.
+ */
 export function openTables(
   path: string,
+  image: Uint8Array | null = null,
 ): { db: DatabaseSync; sql: Statements } {
   const db = new DatabaseSync(path);
+  if (image !== null) (db as unknown as Serializable).deserialize(image);
   db.exec(
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; " +
       "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA cache_size=-65536;",

@@ -299,3 +299,35 @@ needs(
     again.close();
   },
 );
+
+Deno.test("Disk copies what is committed, and installs the copy of another with its own vote", () => {
+  const leader = inMemory();
+  leader.appendEntries([batch(1), batch(2, 2)], null);
+  leader.appendEvent(event(1));
+  leader.saveStoreState({ ...EMPTY_STATE, appliedIndex: 2, appliedTerm: 2 });
+  leader.saveHardState({ term: 2, vote: "a", commit: 2 });
+  assertThrows(() => leader.copy(), AssertionError);
+  leader.commit();
+  const image = leader.copy();
+  leader.appendEntries([batch(3, 2)], null);
+
+  const follower = inMemory();
+  follower.saveHardState({ term: 5, vote: "c", commit: 0 });
+  const meta = { index: 2, term: 2, configuration: BOOTSTRAP };
+  assertThrows(
+    () => follower.installCopy(image, { ...meta, index: 3 }),
+    DkvError,
+    "not 3 of term 2",
+  );
+  follower.installCopy(image, meta);
+  follower.reopen();
+  assertEquals([follower.firstIndex, follower.lastIndex], [3, 2]);
+  assertEquals(follower.hardState, { term: 5, vote: "c", commit: 2 });
+  assertEquals(follower.readEvent(1), event(1));
+  follower.appendEntries([batch(3, 5)], null);
+  follower.commit();
+  assertEquals(
+    new Disk({ path: ":memory:", bootstrap: BOOTSTRAP, image }).lastIndex,
+    2,
+  );
+});
