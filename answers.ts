@@ -1,0 +1,492 @@
+/**
+ * What the store answers: entries and results as a program sees them, and how they are read from
+ * the messages of `proto/kvstore.proto`. Used by `client.ts`, `requests.ts`, `listing.ts` and
+ * `subscription.ts`.
+ *
+ * Read by hand, because this is the path of every operation: a general decoder makes an object for
+ * each 64-bit number. Unknown fields are skipped, so a newer node may say more.
+ *
+ * @module
+ */
+
+import { DkvError, isErrorCode } from "./errors.ts";
+
+/** A stored key and value. */
+export class Entry {
+  readonly keyBytes: Uint8Array;
+  /** Empty when only keys were asked for. */
+  readonly value: Uint8Array;
+  /** The revision of the put that created the key (since it last did not exist). */
+  readonly createRevision: number;
+  /** The revision of the last put. */
+  readonly modRevision: number;
+  /** How many puts since creation: 1 for a new key. */
+  readonly version: number;
+  /** The lease the key is attached to; 0n means none. */
+  readonly lease: bigint;
+  #key: string | undefined;
+
+  constructor(fields: EntryFields) {
+    this.keyBytes = fields.keyBytes;
+    this.value = fields.value;
+    this.createRevision = fields.createRevision;
+    this.modRevision = fields.modRevision;
+    this.version = fields.version;
+    this.lease = fields.lease;
+  }
+
+  /** The key as text; bytes that are no UTF-8 show as U+FFFD, see {@linkcode Entry.keyBytes}. */
+  get key(): string {
+    return this.#key ??= decoder.decode(this.keyBytes);
+  }
+
+  /** The value as text, read as UTF-8. */
+  text(): string {
+    return decoder.decode(this.value);
+  }
+
+  /**
+   * The value as JSON.
+   *
+   * @throws {SyntaxError} if it is none.
+   */
+  json(): unknown {
+    return JSON.parse(this.text());
+  }
+}
+
+/** What an {@linkcode Entry} is made of. */
+export type EntryFields = Pick<
+  Entry,
+  | "keyBytes"
+  | "value"
+  | "createRevision"
+  | "modRevision"
+  | "version"
+  | "lease"
+>;
+
+/** What a put did. */
+export interface PutResult {
+  /** The revision of this put. */
+  readonly revision: number;
+  /** The key's version after it. */
+  readonly version: number;
+  /** The entry that was replaced, if asked for and if there was one. */
+  readonly previous: Entry | null;
+}
+
+/** What a delete did. */
+export interface DeleteResult {
+  /** The revision of this delete, or of the store if nothing was deleted. */
+  readonly revision: number;
+  /** How many keys were deleted. */
+  readonly deleted: number;
+  /** The deleted entries, if asked for. */
+  readonly previous: readonly Entry[];
+}
+
+/** What one step of a transaction did. */
+export type OperationResult =
+  | { readonly type: "put" } & PutResult
+  | { readonly type: "get"; readonly entry: Entry | null }
+  | { readonly type: "delete" } & DeleteResult
+  | {
+    readonly type: "list";
+    readonly entries: readonly Entry[];
+    /** True if the limit left keys out. */
+    readonly more: boolean;
+  };
+
+/** What a transaction did. */
+export interface TransactResult {
+  /** The revision of the transaction, or of the store if it changed nothing. */
+  readonly revision: number;
+  /** True if every comparison held. */
+  readonly succeeded: boolean;
+  /** One for each operation that ran, in order. */
+  readonly results: readonly OperationResult[];
+}
+
+/** One page of a list. */
+export interface Page {
+  readonly revision: number;
+  readonly entries: readonly Entry[];
+  readonly more: boolean;
+}
+
+/** One change of one key. */
+export interface Change {
+  readonly type: "put" | "delete";
+  readonly key: string;
+  readonly keyBytes: Uint8Array;
+  /** The revision that changed the key. */
+  readonly revision: number;
+  /** The entry after the change; null for a delete. */
+  readonly entry: Entry | null;
+  /** The entry before the change, if asked for, if there was one and if it was not compacted. */
+  readonly previous: Entry | null;
+}
+
+/** A `WatchResponse`. */
+export type WatchAnswer =
+  | { type: "created"; fromRevision: number }
+  | { type: "events"; changes: Change[]; throughRevision: number }
+  | { type: "cancelled"; error: DkvError | null; compactRevision: number };
+
+/** What an operation of a pipeline came to: the type says which operation it was. */
+export type PipelineAnswer =
+  | PutResult
+  | DeleteResult
+  | TransactResult
+  | { readonly entry: Entry | null };
+
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+const NO_BYTES = new Uint8Array(0);
+
+/** Reads a `PipelineResponse` and hands over each result. */
+export function readPipelineResponse(
+  bytes: Uint8Array,
+  settle: (id: number, answer: PipelineAnswer | DkvError) => void,
+): void {
+  const reader = new Reader(bytes);
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag !== MESSAGE_2) {
+      reader.skip(tag);
+      continue;
+    }
+    const outer = reader.enter();
+    let id = 0;
+    let answer: PipelineAnswer | DkvError | null = null;
+    for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+      if (tag === NUMBER_1) id = reader.number();
+      else if (tag === MESSAGE_2) answer = reader.message(readError);
+      else if (tag === MESSAGE_3) answer = reader.message(readPut);
+      else if (tag === MESSAGE_4) answer = reader.message(readGet);
+      else if (tag === MESSAGE_5) answer = reader.message(readDelete);
+      else if (tag === MESSAGE_6) answer = reader.message(readTransact);
+      else reader.skip(tag);
+    }
+    reader.leave(outer);
+    settle(id, answer ?? malformed("an answer is empty"));
+  }
+}
+
+/** Reads a `ListResponse`. */
+export function readListResponse(bytes: Uint8Array): Page {
+  return readPage(new Reader(bytes));
+}
+
+/** Reads a `WatchResponse`; null if it is of a kind that this client does not know. */
+export function readWatchResponse(bytes: Uint8Array): WatchAnswer | null {
+  const reader = new Reader(bytes);
+  let answer: WatchAnswer | null = null;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === MESSAGE_3) answer = reader.message(readCreated);
+    else if (tag === MESSAGE_4) answer = reader.message(readEvents);
+    else if (tag === MESSAGE_5) answer = reader.message(readCancelled);
+    else reader.skip(tag);
+  }
+  return answer;
+}
+
+/** An error that came over the wire. */
+export function wireError(code: string, message: string): DkvError {
+  if (isErrorCode(code)) return new DkvError(code, message);
+  return new DkvError("INTERNAL", `${message} (unknown code ${code})`);
+}
+
+// ------------------------------------------------------------------ messages
+
+const NUMBER_1 = 1 << 3;
+const NUMBER_2 = 2 << 3;
+const NUMBER_3 = 3 << 3;
+const NUMBER_4 = 4 << 3;
+const NUMBER_5 = 5 << 3;
+const NUMBER_6 = 6 << 3;
+const MESSAGE_1 = 1 << 3 | 2;
+const MESSAGE_2 = 2 << 3 | 2;
+const MESSAGE_3 = 3 << 3 | 2;
+const MESSAGE_4 = 4 << 3 | 2;
+const MESSAGE_5 = 5 << 3 | 2;
+const MESSAGE_6 = 6 << 3 | 2;
+
+function readError(reader: Reader): DkvError {
+  let code = "";
+  let message = "";
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === MESSAGE_1) code = decoder.decode(reader.bytes());
+    else if (tag === MESSAGE_2) message = decoder.decode(reader.bytes());
+    else reader.skip(tag);
+  }
+  return wireError(code, message);
+}
+
+function readPut(reader: Reader): PutResult {
+  let revision = 0;
+  let version = 0;
+  let previous: Entry | null = null;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === NUMBER_2) revision = reader.number();
+    else if (tag === NUMBER_3) version = reader.number();
+    else if (tag === MESSAGE_4) previous = reader.message(readEntry);
+    else reader.skip(tag);
+  }
+  return { revision, version, previous };
+}
+
+function readGet(reader: Reader): { entry: Entry | null } {
+  let entry: Entry | null = null;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === MESSAGE_2) entry = reader.message(readEntry);
+    else reader.skip(tag);
+  }
+  return { entry };
+}
+
+function readDelete(reader: Reader): DeleteResult {
+  let revision = 0;
+  let deleted = 0;
+  const previous: Entry[] = [];
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === NUMBER_2) revision = reader.number();
+    else if (tag === NUMBER_3) deleted = reader.number();
+    else if (tag === MESSAGE_4) previous.push(reader.message(readEntry));
+    else reader.skip(tag);
+  }
+  return { revision, deleted, previous };
+}
+
+function readTransact(reader: Reader): TransactResult {
+  let revision = 0;
+  let succeeded = false;
+  const results: OperationResult[] = [];
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === NUMBER_2) revision = reader.number();
+    else if (tag === NUMBER_3) succeeded = reader.number() !== 0;
+    else if (tag === MESSAGE_4) {
+      results.push(reader.message(readOperationResult));
+    } else reader.skip(tag);
+  }
+  return { revision, succeeded, results };
+}
+
+function readOperationResult(reader: Reader): OperationResult {
+  let result: OperationResult | null = null;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === MESSAGE_1) {
+      result = { type: "put", ...reader.message(readPut) };
+    } else if (tag === MESSAGE_2) {
+      result = { type: "get", ...reader.message(readGet) };
+    } else if (tag === MESSAGE_3) {
+      result = { type: "delete", ...reader.message(readDelete) };
+    } else if (tag === MESSAGE_4) {
+      const { entries, more } = reader.message(readPage);
+      result = { type: "list", entries, more };
+    } else reader.skip(tag);
+  }
+  if (result === null) throw malformed("a step of a transaction is empty");
+  return result;
+}
+
+function readPage(reader: Reader): Page {
+  let revision = 0;
+  let more = false;
+  const entries: Entry[] = [];
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === NUMBER_2) revision = reader.number();
+    else if (tag === MESSAGE_3) entries.push(reader.message(readEntry));
+    else if (tag === NUMBER_4) more = reader.number() !== 0;
+    else reader.skip(tag);
+  }
+  return { revision, entries, more };
+}
+
+function readEntry(reader: Reader): Entry {
+  let keyBytes: Uint8Array = NO_BYTES;
+  let value: Uint8Array = NO_BYTES;
+  let createRevision = 0;
+  let modRevision = 0;
+  let version = 0;
+  let lease = 0n;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    // Copies: an entry that is kept must not keep the whole message.
+    if (tag === MESSAGE_1) keyBytes = copy(reader.bytes());
+    else if (tag === MESSAGE_2) value = copy(reader.bytes());
+    else if (tag === NUMBER_3) createRevision = reader.number();
+    else if (tag === NUMBER_4) modRevision = reader.number();
+    else if (tag === NUMBER_5) version = reader.number();
+    else if (tag === NUMBER_6) lease = reader.bigint();
+    else reader.skip(tag);
+  }
+  return new Entry({
+    keyBytes,
+    value,
+    createRevision,
+    modRevision,
+    version,
+    lease,
+  });
+}
+
+function readCreated(reader: Reader): WatchAnswer {
+  let fromRevision = 0;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === NUMBER_1) fromRevision = reader.number();
+    else reader.skip(tag);
+  }
+  return { type: "created", fromRevision };
+}
+
+function readEvents(reader: Reader): WatchAnswer {
+  const changes: Change[] = [];
+  let throughRevision = 0;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === MESSAGE_1) changes.push(reader.message(readChange));
+    else if (tag === NUMBER_2) throughRevision = reader.number();
+    else reader.skip(tag);
+  }
+  return { type: "events", changes, throughRevision };
+}
+
+function readChange(reader: Reader): Change {
+  let deleted = false;
+  let entry: Entry | null = null;
+  let previous: Entry | null = null;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === NUMBER_1) deleted = reader.number() !== 0;
+    else if (tag === MESSAGE_2) entry = reader.message(readEntry);
+    else if (tag === MESSAGE_3) previous = reader.message(readEntry);
+    else reader.skip(tag);
+  }
+  if (entry === null) throw malformed("a change is empty");
+  return {
+    type: deleted ? "delete" : "put",
+    key: entry.key,
+    keyBytes: entry.keyBytes,
+    revision: entry.modRevision,
+    entry: deleted ? null : entry,
+    previous,
+  };
+}
+
+function readCancelled(reader: Reader): WatchAnswer {
+  let error: DkvError | null = null;
+  let compactRevision = 0;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === MESSAGE_1) error = reader.message(readError);
+    else if (tag === NUMBER_2) compactRevision = reader.number();
+    else reader.skip(tag);
+  }
+  return { type: "cancelled", error, compactRevision };
+}
+
+// ------------------------------------------------------------------ fields
+
+/** Gives the fields of one message after the other; never reads outside the bytes. */
+class Reader {
+  readonly #bytes: Uint8Array;
+  #at = 0;
+  #end: number;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+    this.#end = bytes.length;
+  }
+
+  /** Number and kind of the next field; 0 at the end of the message. */
+  tag(): number {
+    return this.#at < this.#end ? this.number() : 0;
+  }
+
+  /** A whole number, 0 or more, below 2^53. */
+  number(): number {
+    let byte = this.#byte();
+    if (byte < 0x80) return byte;
+    let value = byte & 0x7f;
+    let unit = 0x80;
+    do {
+      byte = this.#byte();
+      value += (byte & 0x7f) * unit;
+      unit *= 0x80;
+    } while (byte >= 0x80);
+    if (value > Number.MAX_SAFE_INTEGER) {
+      throw malformed("a number is out of range");
+    }
+    return value;
+  }
+
+  /** A signed 64-bit number. */
+  bigint(): bigint {
+    let value = 0n;
+    for (let shift = 0n; shift < 70n; shift += 7n) {
+      const byte = this.#byte();
+      value |= BigInt(byte & 0x7f) << shift;
+      if (byte < 0x80) return BigInt.asIntN(64, value);
+    }
+    throw malformed("a number has no end");
+  }
+
+  /** A view of the message. */
+  bytes(): Uint8Array {
+    const length = this.number();
+    const from = this.#at;
+    if (from + length > this.#end) throw malformed("a field has no end");
+    this.#at = from + length;
+    return this.#bytes.subarray(from, this.#at);
+  }
+
+  /** Goes into a nested message; {@linkcode leave} needs what this returns. */
+  enter(): number {
+    const length = this.number();
+    const outer = this.#end;
+    if (this.#at + length > outer) throw malformed("a message has no end");
+    this.#end = this.#at + length;
+    return outer;
+  }
+
+  leave(outer: number): void {
+    this.#end = outer;
+  }
+
+  message<Message>(read: (reader: Reader) => Message): Message {
+    const outer = this.enter();
+    const message = read(this);
+    this.leave(outer);
+    return message;
+  }
+
+  skip(tag: number): void {
+    switch (tag & 7) {
+      case 0:
+        while (this.#byte() >= 0x80);
+        return;
+      case 1:
+        this.#at += 8;
+        break;
+      case 2:
+        this.#at += this.number();
+        break;
+      case 5:
+        this.#at += 4;
+        break;
+      default:
+        throw malformed(`a field has the kind ${tag & 7}`);
+    }
+    if (this.#at > this.#end) throw malformed("a field has no end");
+  }
+
+  #byte(): number {
+    if (this.#at >= this.#end) throw malformed("a message ends too soon");
+    return this.#bytes[this.#at++] as number;
+  }
+}
+
+/** `slice` of a node Buffer would be a view. */
+function copy(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes);
+}
+
+function malformed(what: string): DkvError {
+  return new DkvError("INTERNAL", `The node's answer cannot be read: ${what}`);
+}

@@ -1,0 +1,609 @@
+/**
+ * The client: puts, gets, deletes, transactions, lists, watches and leases over any node of a
+ * cluster.
+ *
+ * ```ts
+ * import { connect } from "./client.ts";
+ *
+ * await using kv = await connect("127.0.0.1:50051,127.0.0.1:50052,127.0.0.1:50053");
+ * await kv.put("greeting", "hello");
+ * const entry = await kv.get("greeting");
+ * console.log(entry?.text());
+ * ```
+ *
+ * It finds a node that works and stays with it while it does. All operations issued in one turn of
+ * the event loop travel as one message. A failed attempt is repeated, at another node, until the
+ * deadline; a write that is repeated is applied once. Errors are {@linkcode DkvError}s with stable
+ * codes.
+ *
+ * @module
+ */
+
+import type * as grpc from "@grpc/grpc-js";
+import {
+  type DeleteResult,
+  type Entry,
+  type PutResult,
+  type TransactResult,
+  wireError,
+} from "./answers.ts";
+import {
+  closedError,
+  type Endpoint,
+  Endpoints,
+  methodOf,
+} from "./endpoints.ts";
+import { DkvError } from "./errors.ts";
+import { list, type ListOptions } from "./listing.ts";
+import {
+  encodeDelete,
+  encodeGet,
+  encodePut,
+  encodeTransaction,
+  type Key,
+  type Keys,
+  type Target,
+  type Transaction,
+  type Value,
+} from "./operations.ts";
+import { Requests } from "./requests.ts";
+import { Watch, type WatchOptions } from "./subscription.ts";
+
+export { OutcomeUnknownError } from "./endpoints.ts";
+export { DkvError, type ErrorCode } from "./errors.ts";
+export type {
+  Change,
+  DeleteResult,
+  Entry,
+  OperationResult,
+  PutResult,
+  TransactResult,
+} from "./answers.ts";
+export type { ListOptions } from "./listing.ts";
+export type {
+  Compare,
+  DeleteOperation,
+  GetOperation,
+  Key,
+  KeyRange,
+  Keys,
+  ListOperation,
+  Operation,
+  PutOperation,
+  Relation,
+  Target,
+  Transaction,
+  Value,
+} from "./operations.ts";
+export type { Watch, WatchOptions } from "./subscription.ts";
+
+/** How long an operation may take unless it says otherwise. */
+const TIMEOUT_MS = 5000;
+const DEFAULT_PORT = "50051";
+
+/** Options of every operation. */
+export interface CallOptions {
+  /** Give up after this long. Default: that of the client, 5000. */
+  readonly timeoutMs?: number;
+  /** Give up when this is aborted; the operation then rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** Options of {@linkcode connect}. */
+export interface ConnectOptions extends CallOptions {
+  /** For connecting, and for every operation that names no time of its own. Default: 5000. */
+  readonly timeoutMs?: number;
+}
+
+/** Options of {@linkcode Client.put}. */
+export interface PutOptions extends CallOptions {
+  /** The lease to attach the key to. Default: none, which detaches. */
+  readonly lease?: bigint;
+  /** Answer with the entry that was replaced. */
+  readonly returnPrevious?: boolean;
+}
+
+/** Options of {@linkcode Client.get}. */
+export interface GetOptions extends CallOptions {
+  /** Read as of this revision. Default: now. */
+  readonly revision?: number;
+  /** Take the state of the node that answers, which may be stale. */
+  readonly serializable?: boolean;
+}
+
+/** Options of {@linkcode Client.delete}. */
+export interface DeleteOptions extends CallOptions {
+  /** Answer with the entries that were deleted. */
+  readonly returnPrevious?: boolean;
+}
+
+/** Options of {@linkcode Client.grant}. */
+export interface GrantOptions extends CallOptions {
+  /** How long the lease lives without being renewed: 1 s to 365 days. */
+  readonly ttlMs: number;
+  /** The id to use. Default: a random one. */
+  readonly lease?: bigint;
+}
+
+/** What is known of a lease. */
+export interface LeaseStatus {
+  readonly lease: bigint;
+  /** What was granted. */
+  readonly ttlMs: number;
+  /** What is left. */
+  readonly remainingMs: number;
+  /** The attached keys, if asked for. */
+  readonly keys: readonly Uint8Array[];
+}
+
+/** A node as it describes itself. */
+export interface NodeStatus {
+  readonly nodeId: string;
+  readonly cluster: string;
+  /** leader, follower, candidate, pre-candidate or learner. */
+  readonly role: string;
+  /** The node that leads, as far as this node knows; empty if none. */
+  readonly leader: string;
+  readonly term: number;
+  readonly revision: number;
+  /** Reads and watches below this revision are refused. */
+  readonly compactRevision: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  /** Equal on all nodes at an equal applied index. */
+  readonly stateHash: string;
+  readonly keys: number;
+  readonly diskBytes: number;
+  readonly version: string;
+  readonly uptimeMs: number;
+  /** Why the node refuses writes at the moment; empty if it does not. */
+  readonly writeRefusal: string;
+  readonly members: readonly MemberStatus[];
+}
+
+/** A member as the answering node sees it. */
+export interface MemberStatus {
+  readonly memberId: string;
+  readonly nodeId: string;
+  readonly address: string;
+  /** voter or learner. */
+  readonly suffrage: string;
+  /** On the leader: the last index known to be on that member's disk. */
+  readonly matchIndex: number;
+  /** On the leader: probe, replicate or snapshot. */
+  readonly progress: string;
+  /** True if the answering node has a working connection to the member. */
+  readonly connected: boolean;
+}
+
+/**
+ * Connects to a cluster through any of its nodes.
+ *
+ * @param endpoints `host:port`, several of them in a list or separated by commas.
+ * @throws {DkvError} UNREACHABLE if none of them answers in time.
+ */
+export async function connect(
+  endpoints: string | readonly string[],
+  options: ConnectOptions = {},
+): Promise<Client> {
+  const { timeoutMs = TIMEOUT_MS, signal } = options;
+  const all = new Endpoints(parseEndpoints(endpoints));
+  try {
+    await all.retry(() => Promise.resolve(), { timeoutMs, signal });
+  } catch (error) {
+    all.close();
+    throw error;
+  }
+  return new Client(all, timeoutMs);
+}
+
+/** A connection to a cluster, made by {@linkcode connect}. */
+export class Client implements AsyncDisposable {
+  readonly #endpoints: Endpoints;
+  readonly #timeoutMs: number;
+  readonly #requests: Requests;
+  readonly #watches = new Set<Watch>();
+  #closed = false;
+
+  /** Use {@linkcode connect}. */
+  constructor(endpoints: Endpoints, timeoutMs: number) {
+    this.#endpoints = endpoints;
+    this.#timeoutMs = timeoutMs;
+    const id = crypto.getRandomValues(new Uint8Array(16));
+    this.#requests = new Requests(endpoints, id);
+  }
+
+  /** The addresses that this client was given. */
+  get endpoints(): readonly string[] {
+    return this.#endpoints.all.map(({ address }) => address);
+  }
+
+  // ---------------------------------------------------------------- keys
+
+  /**
+   * Stores a value under a key.
+   *
+   * @throws {OutcomeUnknownError} if nobody knows whether it took effect.
+   */
+  put(key: Key, value: Value, options: PutOptions = {}): Promise<PutResult> {
+    const put = { key, value, ...options };
+    return this.#requests.submit(
+      (frame) => encodePut(frame, put),
+      this.#write(options),
+    ) as Promise<PutResult>;
+  }
+
+  /** Reads a key; null if there is no such key. */
+  async get(key: Key, options: GetOptions = {}): Promise<Entry | null> {
+    const { revision = 0, serializable = false } = options;
+    const answer = await this.#requests.submit(
+      (frame) => encodeGet(frame, { key, revision, serializable }),
+      { ...this.#write(options), write: false },
+    ) as { entry: Entry | null };
+    return answer.entry;
+  }
+
+  /**
+   * Deletes one key, or with `{ prefix }` or `{ range }` several, in one revision.
+   *
+   * @throws {OutcomeUnknownError} if nobody knows whether it took effect.
+   */
+  delete(
+    target: Key | Keys,
+    options: DeleteOptions = {},
+  ): Promise<DeleteResult> {
+    const { returnPrevious = false } = options;
+    const remove = isKey(target)
+      ? { key: target, returnPrevious }
+      : { ...target, returnPrevious };
+    return this.#requests.submit(
+      (frame) => encodeDelete(frame, remove),
+      this.#write(options),
+    ) as Promise<DeleteResult>;
+  }
+
+  /**
+   * Compares, then runs one of two lists of operations, atomically and in one revision.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * const { succeeded } = await kv.transact({
+   *   compares: [{ key: "seat/12A", version: 0 }],
+   *   then: [{ type: "put", key: "seat/12A", value: "ann" }],
+   * });
+   * ```
+   *
+   * @throws {OutcomeUnknownError} if nobody knows whether it took effect.
+   */
+  transact(
+    transaction: Transaction,
+    options: CallOptions = {},
+  ): Promise<TransactResult> {
+    return this.#requests.submit(
+      (frame) => encodeTransaction(frame, transaction),
+      this.#write(options),
+    ) as Promise<TransactResult>;
+  }
+
+  /**
+   * Iterates over entries in key order, all at one revision, in constant memory.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * for await (const entry of kv.list({ prefix: "user/" })) console.log(entry.key);
+   * ```
+   */
+  list(options: ListOptions = {}): AsyncGenerator<Entry, void, undefined> {
+    const { timeoutMs = this.#timeoutMs } = options;
+    return list(this.#endpoints, { ...options, timeoutMs });
+  }
+
+  /**
+   * Iterates over the changes of a key, of `{ prefix }` or of `{ range }`, each once and in order,
+   * whatever happens to nodes and connections.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * for await (const change of kv.watch({ prefix: "user/" })) {
+   *   console.log(change.type, change.key, change.revision);
+   * }
+   * ```
+   *
+   * The iterator throws a DkvError `REVISION_COMPACTED` if the history it needs is gone.
+   */
+  watch(options: Target & WatchOptions): Watch {
+    if (this.#closed) throw closedError();
+    const watch = new Watch(options, {
+      ...options,
+      endpoints: this.#endpoints,
+      onEnd: () => this.#watches.delete(watch),
+    });
+    this.#watches.add(watch);
+    return watch;
+  }
+
+  // ---------------------------------------------------------------- leases
+
+  /** Creates a lease: keys attached to it vanish when it is revoked or runs out. */
+  async grant(
+    options: GrantOptions,
+  ): Promise<{ lease: bigint; ttlMs: number }> {
+    // With an id of its own, a second attempt can tell that the first one succeeded.
+    const { ttlMs, lease = randomLease() } = options;
+    const request = { lease: lease.toString(), ttlMs };
+    try {
+      await this.#change(
+        { method: "Grant", request, done: "LEASE_EXISTS" },
+        options,
+      );
+    } catch (error) {
+      // A collision of random ids: as unlikely as it is, another one will do.
+      const collided = error instanceof DkvError &&
+        error.code === "LEASE_EXISTS";
+      if (!collided || options.lease !== undefined) throw error;
+      return await this.grant(options);
+    }
+    return { lease, ttlMs };
+  }
+
+  /** Ends a lease and deletes its keys, in one revision. */
+  async revoke(lease: bigint, options: CallOptions = {}): Promise<void> {
+    const request = { lease: lease.toString() };
+    await this.#change(
+      { method: "Revoke", request, done: "LEASE_NOT_FOUND" },
+      options,
+    );
+  }
+
+  /**
+   * Renews a lease once.
+   *
+   * @throws {DkvError} LEASE_NOT_FOUND if it has ended.
+   */
+  async keepAlive(
+    lease: bigint,
+    options: CallOptions = {},
+  ): Promise<{ ttlMs: number }> {
+    return await this.#endpoints.retry(
+      (endpoint, { attemptMs }) =>
+        renew(endpoint, { lease, attemptMs, signal: options.signal }),
+      this.#times(options),
+    );
+  }
+
+  /**
+   * Tells how long a lease still has.
+   *
+   * @throws {DkvError} LEASE_NOT_FOUND if it has ended.
+   */
+  async timeToLive(
+    lease: bigint,
+    options: CallOptions & { readonly withKeys?: boolean } = {},
+  ): Promise<LeaseStatus> {
+    const { withKeys = false } = options;
+    const request = { lease: lease.toString(), withKeys };
+    const answer = await this.#endpoints.retry(
+      (endpoint, { attemptMs }) =>
+        endpoint.call({
+          service: "KeyValue",
+          method: "TimeToLive",
+          request,
+          timeoutMs: attemptMs,
+          signal: options.signal,
+        }),
+      this.#times(options),
+    );
+    return {
+      lease,
+      ttlMs: Number(answer["grantedTtlMs"]),
+      remainingMs: Number(answer["remainingMs"]),
+      keys: (answer["keys"] as Uint8Array[]).map((key) => new Uint8Array(key)),
+    };
+  }
+
+  // ---------------------------------------------------------------- cluster
+
+  /** Forgets history below a revision; current values stay. */
+  async compact(revision: number, options: CallOptions = {}): Promise<void> {
+    await this.#change(
+      { method: "Compact", request: { revision }, done: "REVISION_COMPACTED" },
+      options,
+    );
+  }
+
+  /**
+   * Asks a node how it is; without an address the one this client talks to.
+   *
+   * @throws {DkvError} UNREACHABLE if it does not answer.
+   */
+  async status(
+    address?: string,
+    options: CallOptions = {},
+  ): Promise<NodeStatus> {
+    const ask = (endpoint: Endpoint, attemptMs: number) =>
+      endpoint.call({
+        service: "Cluster",
+        method: "Status",
+        request: {},
+        timeoutMs: attemptMs,
+        signal: options.signal,
+      });
+    const times = this.#times(options);
+    if (address === undefined) {
+      return toStatus(
+        await this.#endpoints.retry(
+          (endpoint, { attemptMs }) => ask(endpoint, attemptMs),
+          times,
+        ),
+      );
+    }
+    const endpoint = this.#endpoints.all.find((endpoint) =>
+      endpoint.address === address
+    );
+    if (endpoint === undefined) {
+      throw new DkvError(
+        "UNREACHABLE",
+        `${address} is not among the endpoints of this client: ${
+          this.endpoints.join(", ")
+        }`,
+      );
+    }
+    return toStatus(await ask(endpoint, times.timeoutMs));
+  }
+
+  /** Ends everything: operations that are not settled reject with CANCELLED or as unknown. */
+  close(): Promise<void> {
+    if (this.#closed) return Promise.resolve();
+    this.#closed = true;
+    this.#requests.close();
+    for (const watch of [...this.#watches]) watch.fail(closedError());
+    this.#endpoints.close();
+    return Promise.resolve();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #times(
+    { timeoutMs = this.#timeoutMs, signal }: CallOptions,
+  ): { timeoutMs: number; signal: AbortSignal | undefined } {
+    return { timeoutMs, signal };
+  }
+
+  #write(
+    { timeoutMs = this.#timeoutMs, signal }: CallOptions,
+  ): { timeoutMs: number; signal: AbortSignal | undefined; write: boolean } {
+    return { timeoutMs, signal, write: true };
+  }
+
+  /** A call that may be repeated; the error `done` after a lost answer means that it had succeeded. */
+  async #change(
+    { method, request, done }: {
+      method: string;
+      request: object;
+      done: DkvError["code"];
+    },
+    options: CallOptions,
+  ): Promise<void> {
+    await this.#endpoints.retry(async (endpoint, { attemptMs, unsure }) => {
+      try {
+        await endpoint.call({
+          service: "KeyValue",
+          method,
+          request,
+          timeoutMs: attemptMs,
+          signal: options.signal,
+        });
+      } catch (error) {
+        const repeated = error instanceof DkvError && error.code === done;
+        if (!unsure || !repeated) throw error;
+      }
+    }, { ...this.#times(options), write: true });
+  }
+}
+
+/** Splits and checks a list of endpoints. */
+export function parseEndpoints(
+  endpoints: string | readonly string[],
+): string[] {
+  const all = typeof endpoints === "string" ? endpoints.split(",") : endpoints;
+  const addresses = all.map((text) => text.trim()).filter((text) => text !== "")
+    .map((text) => /:\d+$/.test(text) ? text : `${text}:${DEFAULT_PORT}`);
+  if (addresses.length === 0) {
+    throw new DkvError("UNREACHABLE", "No endpoints were given");
+  }
+  return [...new Set(addresses)];
+}
+
+/** One renewal over a stream of its own. */
+function renew(
+  endpoint: Endpoint,
+  { lease, attemptMs, signal }: {
+    lease: bigint;
+    attemptMs: number;
+    signal: AbortSignal | undefined;
+  },
+): Promise<{ ttlMs: number }> {
+  const { promise, resolve, reject } = Promise.withResolvers<
+    { ttlMs: number }
+  >();
+  const { path, requestSerialize, responseDeserialize } = methodOf(
+    "KeyValue",
+    "KeepAlive",
+  );
+  const call = endpoint.client.makeBidiStreamRequest(
+    path,
+    requestSerialize,
+    responseDeserialize,
+    { deadline: Date.now() + attemptMs },
+  );
+  const abort = () => call.cancel();
+  signal?.addEventListener("abort", abort);
+  call.on("data", (answer: Record<string, unknown>) => {
+    const error = answer["error"] as { code: string; message: string } | null;
+    if (error) reject(wireError(error.code, error.message));
+    else resolve({ ttlMs: Number(answer["ttlMs"]) });
+    call.end();
+  });
+  call.on(
+    "error",
+    (status: grpc.ServiceError) => reject(endpoint.toError(status)),
+  );
+  call.on("end", () => reject(endpoint.toError({})));
+  call.write({ lease: lease.toString() });
+  return promise.finally(() => signal?.removeEventListener("abort", abort));
+}
+
+function toStatus(answer: Record<string, unknown>): NodeStatus {
+  const header = answer["header"] as Record<string, unknown>;
+  const number = (name: string) => Number(answer[name]);
+  const text = (name: string) => String(answer[name]);
+  const members = answer["members"] as Record<string, unknown>[];
+  return {
+    nodeId: String(header["nodeId"]),
+    revision: Number(header["revision"]),
+    cluster: text("cluster"),
+    role: text("role"),
+    leader: text("leader"),
+    term: number("term"),
+    compactRevision: number("compactRevision"),
+    commitIndex: number("commitIndex"),
+    appliedIndex: number("appliedIndex"),
+    firstIndex: number("firstIndex"),
+    lastIndex: number("lastIndex"),
+    stateHash: text("stateHash"),
+    keys: number("keys"),
+    diskBytes: number("diskBytes"),
+    version: text("version"),
+    uptimeMs: number("uptimeMs"),
+    writeRefusal: text("writeRefusal"),
+    members: members.map((member) => ({
+      memberId: String(member["memberId"]),
+      nodeId: String(member["nodeId"]),
+      address: String(member["address"]),
+      suffrage: String(member["suffrage"]),
+      matchIndex: Number(member["matchIndex"]),
+      progress: String(member["progress"]),
+      connected: Boolean(member["connected"]),
+    })),
+  };
+}
+
+function isKey(target: Key | Keys): target is Key {
+  return typeof target === "string" || target instanceof Uint8Array;
+}
+
+/** 63 random bits, not 0. */
+function randomLease(): bigint {
+  const [bits = 0n] = crypto.getRandomValues(new BigUint64Array(1));
+  return (bits >> 1n) | 1n;
+}

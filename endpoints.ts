@@ -1,0 +1,417 @@
+/**
+ * The nodes a client knows, their connections, and the choice of the one to talk to. Used by
+ * `client.ts`, `requests.ts`, `listing.ts` and `subscription.ts`.
+ *
+ * ```text
+ *             find(): ask all, prefer the leader
+ *   no current ─────────────────────────────────▶ current
+ *       ▲                                            │
+ *       └──── leave(): it broke, was silent, ────────┘
+ *             or has no leader
+ * ```
+ *
+ * @module
+ */
+
+import type { Buffer } from "node:buffer";
+import * as grpc from "@grpc/grpc-js";
+import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
+import { wireError } from "./answers.ts";
+import { DkvError } from "./errors.ts";
+
+/** How long a node may take to say how it is. */
+const PROBE_MS = 1000;
+/** How long the others are waited for when one that does not lead has answered. */
+const PREFER_LEADER_MS = 150;
+/** A node that was left is avoided this long, if there is another. */
+const AVOID_MS = 2000;
+/** How long a node may take to answer the first attempt of a call; doubled with each. */
+const ATTEMPT_MS = 1500;
+/** Before a second attempt; doubled with each. */
+const PAUSE_MS = 20;
+const BACKOFF_MS_MIN = 50;
+const BACKOFF_MS_MAX = 1000;
+const MESSAGE_BYTES_MAX = 32 * 1024 * 1024;
+
+/** Ends a connection whose other end is silent: a stopped process keeps its sockets open. */
+const KEEPALIVE_MS = 3000;
+
+const PROTO_PATH = `${import.meta.dirname}/proto/kvstore.proto`;
+let loaded: PackageDefinition | null = null;
+
+/** The definition of a method of `kvstore.v1`. Reads the proto file when first called. */
+export function methodOf(
+  service: "KeyValue" | "Cluster",
+  name: string,
+): grpc.MethodDefinition<unknown, unknown> {
+  loaded ??= loadSync(PROTO_PATH, {
+    longs: String,
+    enums: String,
+    defaults: true,
+  });
+  const definition = loaded[`kvstore.v1.${service}`] as grpc.ServiceDefinition;
+  const method = definition[name];
+  if (method === undefined) {
+    throw new DkvError("INTERNAL", `There is no method ${service}.${name}`);
+  }
+  return method;
+}
+
+/** For messages that are encoded and decoded by hand. */
+export const asIs = (bytes: Buffer): Buffer => bytes;
+
+/** A unary call. */
+export interface Call {
+  readonly service: "KeyValue" | "Cluster";
+  readonly method: string;
+  readonly request: object;
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What an attempt of {@linkcode Endpoints.retry} should know. */
+export interface Attempt {
+  readonly attemptMs: number;
+  /** True if an earlier attempt may have had effect. */
+  readonly unsure: boolean;
+}
+
+/** Options of {@linkcode Endpoints.retry}. */
+export interface RetryOptions {
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /** True if an attempt without an answer may have changed something. */
+  readonly write?: boolean;
+}
+
+/** A write that may or may not have taken effect, and may yet. */
+export class OutcomeUnknownError extends DkvError {
+  override name = "OutcomeUnknownError";
+
+  /** From the reason why nobody knows. */
+  constructor(cause: unknown) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    super(
+      "OUTCOME_UNKNOWN",
+      `The write may or may not take effect: ${reason}`,
+      {
+        cause,
+      },
+    );
+  }
+}
+
+/** One node. */
+export class Endpoint {
+  /** `host:port`. */
+  readonly address: string;
+  /** When it was left, by `performance.now()`. */
+  leftMs = -Infinity;
+  #client: grpc.Client | null = null;
+
+  constructor(address: string) {
+    this.address = address;
+  }
+
+  /** The connection, made when first needed. */
+  get client(): grpc.Client {
+    return this.#client ??= new grpc.Client(
+      this.address,
+      grpc.credentials.createInsecure(),
+      {
+        "grpc.use_local_subchannel_pool": 1,
+        "grpc.enable_retries": 0,
+        "grpc.enable_http_proxy": 0,
+        "grpc.service_config_disable_resolution": 1,
+        "grpc.initial_reconnect_backoff_ms": BACKOFF_MS_MIN,
+        "grpc.max_reconnect_backoff_ms": BACKOFF_MS_MAX,
+        "grpc.keepalive_time_ms": KEEPALIVE_MS,
+        "grpc.keepalive_timeout_ms": KEEPALIVE_MS,
+        "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
+        "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
+      },
+    );
+  }
+
+  /**
+   * Makes a unary call, once.
+   *
+   * @throws {DkvError} with the node's code; UNREACHABLE if the node cannot be reached or is silent.
+   */
+  call(call: Call): Promise<Record<string, unknown>> {
+    const { promise, resolve, reject } = Promise.withResolvers<
+      Record<string, unknown>
+    >();
+    const { path, requestSerialize, responseDeserialize } = methodOf(
+      call.service,
+      call.method,
+    );
+    const abort = () => running.cancel();
+    const running = this.client.makeUnaryRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      call.request,
+      new grpc.Metadata(),
+      { deadline: Date.now() + call.timeoutMs },
+      (error, response) => {
+        call.signal?.removeEventListener("abort", abort);
+        if (error) reject(this.toError(error));
+        else resolve(response as Record<string, unknown>);
+      },
+    );
+    call.signal?.addEventListener("abort", abort);
+    return promise;
+  }
+
+  /** A status as an error; one that the node did not make itself is UNREACHABLE. */
+  toError(status: Partial<grpc.StatusObject>): DkvError {
+    const code = status.metadata?.get("dkv-code")[0];
+    const details = status.details ?? "the stream ended";
+    if (code !== undefined) return wireError(String(code), details);
+    switch (status.code) {
+      case grpc.status.UNIMPLEMENTED:
+      case grpc.status.RESOURCE_EXHAUSTED:
+      case grpc.status.INVALID_ARGUMENT:
+        return new DkvError("MALFORMED", `${this.address}: ${details}`);
+      case grpc.status.DEADLINE_EXCEEDED:
+        return new DkvError("UNREACHABLE", `${this.address} does not answer`);
+      default:
+        return new DkvError(
+          "UNREACHABLE",
+          `Cannot reach ${this.address}: ${details}`,
+        );
+    }
+  }
+
+  /** Drops the connection; the next call makes a new one. */
+  reset(): void {
+    this.#client?.close();
+    this.#client = null;
+  }
+}
+
+/** All nodes that a client knows. */
+export class Endpoints {
+  readonly all: readonly Endpoint[];
+  #current: Endpoint | null = null;
+  #finding: Promise<Endpoint> | null = null;
+  /** Why there is no current one. */
+  #reason: DkvError | null = null;
+  #closed = false;
+  /** Ends the pause between two searches. */
+  #wake: () => void = () => {};
+
+  constructor(addresses: readonly string[]) {
+    this.all = addresses.map((address) => new Endpoint(address));
+  }
+
+  /** The node to talk to; null if one must be found first. */
+  get current(): Endpoint | null {
+    return this.#current;
+  }
+
+  /** What was wrong when a node was last looked for. */
+  get reason(): DkvError {
+    const addresses = this.all.map(({ address }) => address).join(", ");
+    return this.#reason ??
+      new DkvError("UNREACHABLE", `Cannot reach any of ${addresses}`);
+  }
+
+  /**
+   * Looks for a node until there is one; everyone who asks meanwhile gets the same.
+   *
+   * @throws {DkvError} CANCELLED when the client is closed.
+   */
+  find(): Promise<Endpoint> {
+    if (this.#current !== null) return Promise.resolve(this.#current);
+    return this.#finding ??= this.#find().finally(() => this.#finding = null);
+  }
+
+  /** Looks elsewhere from now on. Without effect if `endpoint` is not the current one any more. */
+  leave(endpoint: Endpoint): void {
+    if (this.#current !== endpoint) return;
+    this.#current = null;
+    endpoint.leftMs = performance.now();
+  }
+
+  /**
+   * Makes attempts until one succeeds or fails for good or time runs out, at nodes that seem to
+   * live. `attempt` must be safe to repeat; it is told whether an earlier one may have had effect.
+   *
+   * @throws {DkvError} what the last attempt threw; OUTCOME_UNKNOWN for a write of which nobody knows.
+   */
+  async retry<Result>(
+    attempt: (endpoint: Endpoint, options: Attempt) => Promise<Result>,
+    options: RetryOptions,
+  ): Promise<Result> {
+    const { timeoutMs, signal, write = false } = options;
+    const deadlineMs = performance.now() + timeoutMs;
+    let unsure = false;
+    for (let tries = 0;; tries++) {
+      try {
+        signal?.throwIfAborted();
+        const endpoint = await this.#findUntil(deadlineMs, signal);
+        const leftMs = Math.max(1, deadlineMs - performance.now());
+        const attemptMs = Math.min(ATTEMPT_MS * 2 ** tries, leftMs);
+        try {
+          return await attempt(endpoint, { attemptMs, unsure });
+        } catch (error) {
+          if (!(error instanceof DkvError)) throw error;
+          if (isReasonToLeave(error)) this.leave(endpoint);
+          unsure ||= write && !isCertain(error);
+          const pauseMs = PAUSE_MS * 2 ** Math.min(tries, 5) *
+            (0.5 + Math.random());
+          const late = performance.now() + pauseMs >= deadlineMs;
+          if (late || !isTransient(error)) throw error;
+          await delay(pauseMs, signal);
+        }
+      } catch (error) {
+        const reason = signal?.aborted ? signal.reason : error;
+        throw unsure ? new OutcomeUnknownError(reason) : reason;
+      }
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#current = null;
+    this.#wake();
+    for (const endpoint of this.all) endpoint.reset();
+  }
+
+  async #findUntil(
+    deadlineMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Endpoint> {
+    if (this.#current !== null) return this.#current;
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(
+      () => late.reject(this.reason),
+      deadlineMs - performance.now(),
+    );
+    const abort = () => late.reject(signal?.reason);
+    signal?.addEventListener("abort", abort);
+    try {
+      return await Promise.race([this.find(), late.promise]);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  async #find(): Promise<Endpoint> {
+    let backoffMs = BACKOFF_MS_MIN;
+    while (true) {
+      if (this.#closed) throw closedError();
+      const found = await this.#probe();
+      if (this.#closed) throw closedError();
+      if (found !== null) {
+        this.#reason = null;
+        this.#current = found;
+        return found;
+      }
+      await this.#pause(backoffMs * (0.5 + Math.random()));
+      backoffMs = Math.min(2 * backoffMs, BACKOFF_MS_MAX);
+    }
+  }
+
+  /** Asks all at once: the leader wins, then one that was not just left, then any that answers. */
+  #probe(): Promise<Endpoint | null> {
+    const { promise, resolve } = Promise.withResolvers<Endpoint | null>();
+    const now = performance.now();
+    let best: { endpoint: Endpoint; rank: number } | null = null;
+    let open = this.all.length;
+    const finish = () => {
+      clearTimeout(timer);
+      resolve(best?.endpoint ?? null);
+    };
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const ask = async (endpoint: Endpoint) => {
+      try {
+        const status = await endpoint.call({
+          service: "Cluster",
+          method: "Status",
+          request: {},
+          timeoutMs: PROBE_MS,
+        });
+        const avoided = now - endpoint.leftMs < AVOID_MS;
+        const role = status["role"];
+        const rank = (role === "leader" ? 2 : status["leader"] ? 1 : 0) -
+          (avoided ? 3 : 0);
+        if (best === null || rank > best.rank) best = { endpoint, rank };
+        if (rank === 2) return finish();
+        if (!avoided) timer ??= setTimeout(finish, PREFER_LEADER_MS);
+      } catch (error) {
+        // A connection that failed would be tried again only after a pause of its own.
+        endpoint.reset();
+        if (error instanceof DkvError) this.#reason = this.#unreachable(error);
+      } finally {
+        if (--open === 0) finish();
+      }
+    };
+    for (const endpoint of this.all) void ask(endpoint);
+    return promise;
+  }
+
+  #unreachable(error: DkvError): DkvError {
+    if (error.code !== "UNREACHABLE" || this.all.length === 1) return error;
+    const addresses = this.all.map(({ address }) => address).join(", ");
+    return new DkvError(
+      "UNREACHABLE",
+      `Cannot reach any of ${addresses}: ${error.message}`,
+    );
+  }
+
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+/** What every operation of a closed client ends with. */
+export function closedError(): DkvError {
+  return new DkvError("CANCELLED", "The client is closed");
+}
+
+/** True if another attempt, perhaps at another node, can succeed where this error occurred. */
+export function isTransient(error: DkvError): boolean {
+  switch (error.code) {
+    case "NO_LEADER":
+    case "NOT_LEADER":
+    case "SHUTTING_DOWN":
+    case "UNREACHABLE":
+    case "OVERLOADED":
+    case "OUTCOME_UNKNOWN":
+      return true;
+    default:
+      return false;
+  }
+}
+
+/** True if the node said that the attempt had no effect, or refused it. */
+export function isCertain(error: DkvError): boolean {
+  return error.noEffect && error.code !== "UNREACHABLE";
+}
+
+/** True if the node that answered so is no place to stay. */
+export function isReasonToLeave(error: DkvError): boolean {
+  return isTransient(error) && error.code !== "OVERLOADED";
+}
+
+function delay(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", done);
+  });
+}

@@ -1,0 +1,455 @@
+/**
+ * What a program can ask of the store, and how the hot part of it looks on the wire: one
+ * `PipelineOperation` of `proto/kvstore.proto` as bytes. Used by `client.ts` and `requests.ts`.
+ *
+ * An operation is encoded when it is issued, so a caller may change its buffers afterwards, and is
+ * sent again as the same bytes. By hand, because this is the path of every operation: lengths of
+ * nested messages and the timeout are varints of fixed width, filled in afterwards.
+ *
+ * Encoding: https://protobuf.dev/programming-guides/encoding/
+ *
+ * @module
+ */
+
+import { DkvError, unreachable } from "./errors.ts";
+
+/** A key: a string stands for its UTF-8 bytes. */
+export type Key = string | Uint8Array;
+
+/** A value: a string stands for its UTF-8 bytes. */
+export type Value = string | Uint8Array;
+
+/** Keys from `start` up to but without `end`, in the order of their bytes. */
+export interface KeyRange {
+  /** Default: from the very first key. */
+  readonly start?: Key;
+  /** Default: no upper bound. */
+  readonly end?: Key;
+}
+
+/** Several keys: those that begin with a prefix, or those of a range. */
+export type Keys = { readonly prefix: Key } | { readonly range: KeyRange };
+
+/** One key or several. */
+export type Target = { readonly key: Key } | Keys;
+
+/** How a comparison relates what is stored to what is given. */
+export type Relation = "equal" | "notEqual" | "less" | "greater";
+
+/**
+ * A condition on one key, for example `{ key: "seat/12A", version: 0 }`: there is no such key.
+ * A key that does not exist has version 0, revisions 0, lease 0 and no value: any comparison with
+ * its value is false.
+ */
+export type Compare =
+  & {
+    readonly key: Key;
+    /** Default: equal. */
+    readonly relation?: Relation;
+  }
+  & (
+    | { readonly version: number }
+    | { readonly createRevision: number }
+    | { readonly modRevision: number }
+    | { readonly value: Value }
+    | { readonly lease: bigint }
+  );
+
+/** Stores a value. */
+export interface PutOperation {
+  readonly type: "put";
+  readonly key: Key;
+  readonly value: Value;
+  /** The lease to attach the key to. Default: none. */
+  readonly lease?: bigint;
+  /** Answer with the entry that was replaced. */
+  readonly returnPrevious?: boolean;
+}
+
+/** Reads one key. */
+export interface GetOperation {
+  readonly type: "get";
+  readonly key: Key;
+}
+
+/** Deletes one key or several. */
+export type DeleteOperation = Target & {
+  readonly type: "delete";
+  /** Answer with the entries that were deleted. */
+  readonly returnPrevious?: boolean;
+};
+
+/** Reads several keys. */
+export type ListOperation = Keys & {
+  readonly type: "list";
+  /** Stop after this many; default: no limit. */
+  readonly limit?: number;
+  /** Leave values out. */
+  readonly keysOnly?: boolean;
+  /** From the last key to the first. */
+  readonly reverse?: boolean;
+};
+
+/** One step of a transaction. */
+export type Operation =
+  | PutOperation
+  | GetOperation
+  | DeleteOperation
+  | ListOperation;
+
+/** What to compare, and what to do then. */
+export interface Transaction {
+  /** All must hold for `then` to run; otherwise `else` runs. Default: none, so `then` runs. */
+  readonly compares?: readonly Compare[];
+  readonly then?: readonly Operation[];
+  readonly else?: readonly Operation[];
+}
+
+/** What a pipelined operation carries beside itself. */
+export interface Frame {
+  readonly id: number;
+  /** 0 for a read. */
+  readonly sequence: number;
+}
+
+/** A `PipelineOperation`, ready to be put into a request. */
+export interface EncodedOperation {
+  /** With tag and length, as field `operations` of a `PipelineRequest`. */
+  readonly bytes: Uint8Array;
+  /** Where {@linkcode setTimeoutMs} writes. */
+  readonly timeoutAt: number;
+}
+
+/** Larger operations are refused here, so that they cannot break the stream of all others. */
+export const OPERATION_BYTES_MAX = 8 * 1024 * 1024;
+/** Wide enough for {@linkcode OPERATION_BYTES_MAX}. */
+const LENGTH_BYTES = 4;
+const TIMEOUT_BYTES = 4;
+const TIMEOUT_MS_MAX = 2 ** (7 * TIMEOUT_BYTES) - 1;
+const SCRATCH_BYTES = 64 * 1024;
+
+const encoder = new TextEncoder();
+
+/** A key or value as bytes. */
+export function toBytes(text: string | Uint8Array): Uint8Array {
+  return typeof text === "string" ? encoder.encode(text) : text;
+}
+
+/** The range that a target names, as `Range` has it: an empty end is no upper bound. */
+export function toRange(
+  target: Keys,
+): { start: Uint8Array; end: Uint8Array } {
+  if ("prefix" in target) {
+    const start = toBytes(target.prefix);
+    return { start, end: prefixEnd(start) };
+  }
+  const { start = "", end = "" } = target.range;
+  return { start: toBytes(start), end: toBytes(end) };
+}
+
+/** The first key behind all that begin with `prefix`; empty if there is none. */
+export function prefixEnd(prefix: Uint8Array): Uint8Array {
+  let length = prefix.length;
+  while (length > 0 && prefix[length - 1] === 0xff) length--;
+  const end = prefix.slice(0, length);
+  if (length > 0) end[length - 1] = (end[length - 1] ?? 0) + 1;
+  return end;
+}
+
+/** Encodes a put. */
+export function encodePut(
+  { id, sequence }: Frame,
+  put: Omit<PutOperation, "type">,
+): EncodedOperation {
+  const timeoutAt = begin(id, sequence);
+  writePut(4, put);
+  return finish(timeoutAt);
+}
+
+/** Encodes a get. */
+export function encodeGet(
+  { id, sequence }: Frame,
+  get: { key: Key; revision: number; serializable: boolean },
+): EncodedOperation {
+  const timeoutAt = begin(id, sequence);
+  const at = open(5);
+  writeBytes(1, get.key);
+  writeNumber(2, get.revision);
+  writeBoolean(3, get.serializable);
+  close(at);
+  return finish(timeoutAt);
+}
+
+/** Encodes a delete. */
+export function encodeDelete(
+  { id, sequence }: Frame,
+  remove: Omit<DeleteOperation, "type"> & Target,
+): EncodedOperation {
+  const timeoutAt = begin(id, sequence);
+  writeDelete(6, remove);
+  return finish(timeoutAt);
+}
+
+/** Encodes a transaction. */
+export function encodeTransaction(
+  { id, sequence }: Frame,
+  transaction: Transaction,
+): EncodedOperation {
+  const timeoutAt = begin(id, sequence);
+  const at = open(7);
+  for (const compare of transaction.compares ?? []) writeCompare(1, compare);
+  for (const operation of transaction.then ?? []) writeOperation(2, operation);
+  for (const operation of transaction.else ?? []) writeOperation(3, operation);
+  close(at);
+  return finish(timeoutAt);
+}
+
+/** Says how long the node may take, before the bytes are sent (again). */
+export function setTimeoutMs(
+  { bytes, timeoutAt }: EncodedOperation,
+  timeoutMs: number,
+): void {
+  const ms = Math.max(1, Math.min(Math.ceil(timeoutMs), TIMEOUT_MS_MAX));
+  setFixedVarint(bytes, timeoutAt, ms);
+}
+
+/** The fields of a `PipelineRequest` in front of its operations. */
+export function encodeHead(
+  client: Uint8Array,
+  doneBelow: number,
+): Uint8Array<ArrayBuffer> {
+  end = 0;
+  writeBytes(1, client);
+  writeNumber(2, doneBelow);
+  return scratch.slice(0, end);
+}
+
+// ------------------------------------------------------------------ messages
+
+function begin(id: number, sequence: number): number {
+  end = 0;
+  reserve(64);
+  scratch[end++] = 3 << 3 | 2;
+  end += LENGTH_BYTES;
+  writeNumber(1, id);
+  writeNumber(2, sequence);
+  scratch[end++] = 3 << 3;
+  end += TIMEOUT_BYTES;
+  return end - TIMEOUT_BYTES;
+}
+
+function finish(timeoutAt: number): EncodedOperation {
+  const length = end - 1 - LENGTH_BYTES;
+  if (length > OPERATION_BYTES_MAX) {
+    throw new DkvError(
+      "REQUEST_TOO_LARGE",
+      `The request is too large: ${length} bytes, at most ${OPERATION_BYTES_MAX}`,
+    );
+  }
+  setFixedVarint(scratch, 1, length);
+  setFixedVarint(scratch, timeoutAt, 0);
+  const bytes = scratch.slice(0, end);
+  if (scratch.length > 4 * SCRATCH_BYTES) {
+    scratch = new Uint8Array(SCRATCH_BYTES);
+  }
+  return { bytes, timeoutAt };
+}
+
+function writePut(field: number, put: Omit<PutOperation, "type">): void {
+  const at = open(field);
+  writeBytes(1, put.key);
+  writeBytes(2, put.value);
+  if (put.lease !== undefined) writeLease(3, put.lease);
+  writeBoolean(4, put.returnPrevious);
+  close(at);
+}
+
+function writeDelete(
+  field: number,
+  remove: Target & { returnPrevious?: boolean },
+): void {
+  const at = open(field);
+  if ("key" in remove) writeBytes(1, remove.key, { always: true });
+  else writeRange(2, remove);
+  writeBoolean(3, remove.returnPrevious);
+  close(at);
+}
+
+function writeRange(field: number, keys: Keys): void {
+  const { start, end } = toRange(keys);
+  const at = open(field);
+  writeBytes(1, start);
+  writeBytes(2, end);
+  close(at);
+}
+
+function writeOperation(field: number, operation: Operation): void {
+  const at = open(field);
+  switch (operation.type) {
+    case "put":
+      writePut(1, operation);
+      break;
+    case "get": {
+      const inner = open(2);
+      writeBytes(1, operation.key);
+      close(inner);
+      break;
+    }
+    case "delete":
+      writeDelete(3, operation);
+      break;
+    case "list": {
+      const inner = open(4);
+      writeRange(1, operation);
+      writeNumber(3, operation.limit ?? 0);
+      writeBoolean(4, operation.keysOnly);
+      writeBoolean(5, operation.reverse);
+      close(inner);
+      break;
+    }
+    default:
+      unreachable(operation);
+  }
+  close(at);
+}
+
+const RELATIONS = { equal: 0, notEqual: 1, less: 2, greater: 3 } as const;
+
+function writeCompare(field: number, compare: Compare): void {
+  const at = open(field);
+  writeBytes(1, compare.key);
+  writeNumber(2, RELATIONS[compare.relation ?? "equal"]);
+  // A `oneof` says which it is by being there, so zeros are written too.
+  if ("version" in compare) writeNumberAlways(3, compare.version);
+  else if ("createRevision" in compare) {
+    writeNumberAlways(4, compare.createRevision);
+  } else if ("modRevision" in compare) {
+    writeNumberAlways(5, compare.modRevision);
+  } else if ("value" in compare) {
+    writeBytes(6, compare.value, { always: true });
+  } else if ("lease" in compare) writeLease(7, compare.lease);
+  else unreachable(compare);
+  close(at);
+}
+
+// ------------------------------------------------------------------ fields
+
+/** The message being written: nothing here waits, so one is enough. */
+let scratch = new Uint8Array(SCRATCH_BYTES);
+let end = 0;
+
+function reserve(bytes: number): void {
+  if (end + bytes <= scratch.length) return;
+  const larger = new Uint8Array(Math.max(2 * scratch.length, end + bytes));
+  larger.set(scratch);
+  scratch = larger;
+}
+
+/** Begins a nested message; {@linkcode close} needs what this returns. */
+function open(field: number): number {
+  reserve(1 + LENGTH_BYTES);
+  scratch[end++] = field << 3 | 2;
+  end += LENGTH_BYTES;
+  return end;
+}
+
+function close(start: number): void {
+  setFixedVarint(scratch, start - LENGTH_BYTES, end - start);
+}
+
+/** Four bytes wherever; a varint may have more bytes than it needs. */
+function setFixedVarint(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value & 0x7f | 0x80;
+  bytes[at + 1] = value >>> 7 & 0x7f | 0x80;
+  bytes[at + 2] = value >>> 14 & 0x7f | 0x80;
+  bytes[at + 3] = value >>> 21 & 0x7f;
+}
+
+/** Longer strings are encoded faster by TextEncoder. */
+const SHORT_TEXT = 64;
+
+function writeBytes(
+  field: number,
+  value: string | Uint8Array,
+  { always = false } = {},
+): void {
+  if (value.length === 0 && !always) return;
+  if (typeof value === "string") {
+    if (value.length <= SHORT_TEXT && writeAscii(field, value)) return;
+    value = encoder.encode(value);
+  }
+  reserve(12 + value.length);
+  scratch[end++] = field << 3 | 2;
+  varint(value.length);
+  scratch.set(value, end);
+  end += value.length;
+}
+
+/** Writes a short text if it is ASCII. */
+function writeAscii(field: number, text: string): boolean {
+  const before = end;
+  reserve(2 + text.length);
+  scratch[end++] = field << 3 | 2;
+  scratch[end++] = text.length;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit >= 0x80) {
+      end = before;
+      return false;
+    }
+    scratch[end++] = unit;
+  }
+  return true;
+}
+
+function writeBoolean(field: number, value: boolean | undefined): void {
+  if (value !== true) return;
+  reserve(2);
+  scratch[end++] = field << 3;
+  scratch[end++] = 1;
+}
+
+function writeNumber(field: number, value: number): void {
+  if (value !== 0) writeNumberAlways(field, value);
+}
+
+function writeNumberAlways(field: number, value: number): void {
+  if (!Number.isSafeInteger(value)) {
+    throw new RangeError(`Expected a whole number below 2^53, not ${value}`);
+  }
+  reserve(11);
+  scratch[end++] = field << 3;
+  if (value >= 0) varint(value);
+  else varint64(BigInt(value));
+}
+
+function writeLease(field: number, lease: bigint): void {
+  if (BigInt.asIntN(64, lease) !== lease) {
+    throw new RangeError(`A lease id has 63 bits, not ${lease}`);
+  }
+  reserve(11);
+  scratch[end++] = field << 3;
+  varint64(lease);
+}
+
+/** A safe integer, 0 or more. */
+function varint(value: number): void {
+  while (value >= 0x8000_0000) {
+    scratch[end++] = value % 128 | 0x80;
+    value = Math.floor(value / 128);
+  }
+  while (value >= 0x80) {
+    scratch[end++] = value & 0x7f | 0x80;
+    value >>>= 7;
+  }
+  scratch[end++] = value;
+}
+
+function varint64(value: bigint): void {
+  let rest = BigInt.asUintN(64, value);
+  while (rest >= 0x80n) {
+    scratch[end++] = Number(rest & 0x7fn) | 0x80;
+    rest >>= 7n;
+  }
+  scratch[end++] = Number(rest);
+}

@@ -1,0 +1,498 @@
+/**
+ * The operations of a client on their way: queued, sent over one `Pipeline` stream, settled. Used
+ * by `client.ts`.
+ *
+ * ```text
+ *            one message for each turn            answer
+ *   submit ─▶ queue ─────────────────▶ in flight ───────▶ settled
+ *              ▲                           │
+ *              ├── stream broke or silent ─┤
+ *              └── pause ◀─ NO_LEADER, … ──┘
+ * ```
+ *
+ * A write keeps its sequence number on all its attempts, so the store applies it once. Of a write
+ * whose answer is lost nobody knows the outcome until another attempt is answered.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { setImmediate } from "node:timers";
+import type * as grpc from "@grpc/grpc-js";
+import { type PipelineAnswer, readPipelineResponse } from "./answers.ts";
+import {
+  asIs,
+  closedError,
+  type Endpoint,
+  type Endpoints,
+  isReasonToLeave,
+  isTransient,
+  methodOf,
+  OutcomeUnknownError,
+} from "./endpoints.ts";
+import { assert, DkvError } from "./errors.ts";
+import {
+  type EncodedOperation,
+  encodeHead,
+  type Frame,
+  setTimeoutMs,
+} from "./operations.ts";
+
+/** Bounds of {@linkcode Requests}. The node allows twice as many operations on a stream. */
+const IN_FLIGHT_MAX = 2048;
+const IN_FLIGHT_BYTES_MAX = 8 * 1024 * 1024;
+/** How far a write may be ahead of the oldest unanswered one: the store remembers 4096 results. */
+const SEQUENCES_MAX = 4000;
+/** What waits beyond that. Its size is the program's choice, up to here. */
+const WAITING_BYTES_MAX = 256 * 1024 * 1024;
+/** A message is closed when it has this much. */
+const MESSAGE_BYTES = 1024 * 1024;
+
+/** What the node is given for one attempt; doubled with each. */
+const ATTEMPT_MS = 1300;
+/** How much later than that a node counts as dead. */
+const GRACE_MS = 200;
+/** How often deadlines are looked at. */
+const SWEEP_MS = 25;
+const PAUSE_MS_MIN = 20;
+const PAUSE_MS_MAX = 500;
+
+/** How to submit an operation. */
+export interface SubmitOptions {
+  /** True if it may change something. */
+  readonly write: boolean;
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** One operation that is not settled. */
+class Request {
+  readonly encoded: EncodedOperation;
+  readonly id: number;
+  /** 0 for a read. */
+  readonly sequence: number;
+  readonly deadlineMs: number;
+  readonly resolve: (answer: PipelineAnswer) => void;
+  readonly reject: (reason: unknown) => void;
+  /** Ends the listening to an abort signal. */
+  unlisten: (() => void) | null = null;
+  attempts = 0;
+  /** When the node that has it counts as dead. */
+  silentMs = Infinity;
+  /** Not sent again before. */
+  pauseMs = 0;
+  /** True if an earlier attempt of this write may have taken effect. */
+  unsure = false;
+  /** Why the last attempt failed. */
+  error: DkvError | null = null;
+  settled = false;
+
+  constructor(
+    fields: Pick<
+      Request,
+      "encoded" | "id" | "sequence" | "deadlineMs" | "resolve" | "reject"
+    >,
+  ) {
+    this.encoded = fields.encoded;
+    this.id = fields.id;
+    this.sequence = fields.sequence;
+    this.deadlineMs = fields.deadlineMs;
+    this.resolve = fields.resolve;
+    this.reject = fields.reject;
+  }
+}
+
+/** A stream to one node and what was sent over it. */
+interface Stream {
+  readonly endpoint: Endpoint;
+  readonly call: grpc.ClientDuplexStream<Buffer, Buffer>;
+  /** By id. What was settled meanwhile stays until the node answers: the node still has it. */
+  readonly inFlight: Map<number, Request>;
+}
+
+/** Every operation of a client that is not settled. */
+export class Requests {
+  readonly #endpoints: Endpoints;
+  readonly #client: Uint8Array;
+  /** Waiting to be sent, from `#head` on. */
+  #queue: Request[] = [];
+  #head = 0;
+  #queuedBytes = 0;
+  /** Waiting for `pauseMs`. */
+  #paused: Request[] = [];
+  /** Where operations are sent. */
+  #stream: Stream | null = null;
+  /** With `#stream`, and those that were left while operations were in flight. */
+  readonly #streams = new Set<Stream>();
+  #inFlight = 0;
+  #inFlightBytes = 0;
+  #lastId = 0;
+  #lastSequence = 0;
+  /** Every sequence below is settled. */
+  #doneBelow = 1;
+  /** Sequences that are not settled. */
+  readonly #writes = new Set<number>();
+  #scheduled = false;
+  #searching = false;
+  #sweeper: ReturnType<typeof setInterval>;
+  #closed = false;
+
+  constructor(endpoints: Endpoints, client: Uint8Array) {
+    this.#endpoints = endpoints;
+    this.#client = client;
+    this.#sweeper = setInterval(() => this.#sweep(), SWEEP_MS);
+  }
+
+  /**
+   * Sends an operation and resolves with its answer.
+   *
+   * @throws {DkvError} the node's, or {@linkcode OutcomeUnknownError}
+   */
+  submit(
+    encode: (frame: Frame) => EncodedOperation,
+    options: SubmitOptions,
+  ): Promise<PipelineAnswer> {
+    return new Promise((resolve, reject) => {
+      if (this.#closed) throw closedError();
+      options.signal?.throwIfAborted();
+      if (this.#queuedBytes > WAITING_BYTES_MAX) throw this.#overloaded();
+      const id = this.#lastId + 1;
+      const sequence = options.write ? this.#lastSequence + 1 : 0;
+      const request = new Request({
+        encoded: encode({ id, sequence }),
+        id,
+        sequence,
+        deadlineMs: performance.now() + options.timeoutMs,
+        resolve,
+        reject,
+      });
+      this.#lastId = id;
+      if (options.write) {
+        this.#lastSequence = sequence;
+        this.#writes.add(sequence);
+      }
+      if (options.signal !== undefined) this.#listen(request, options.signal);
+      this.#queue.push(request);
+      this.#queuedBytes += request.encoded.bytes.length;
+      this.#schedule();
+    });
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearInterval(this.#sweeper);
+    for (const request of this.#unsettled()) {
+      this.#fail(request, closedError());
+    }
+    this.#queue = [];
+    for (const stream of this.#streams) stream.call.cancel();
+    this.#streams.clear();
+    this.#stream = null;
+  }
+
+  // ---------------------------------------------------------------- out
+
+  /** Everything issued in one turn of the event loop leaves together. */
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#flush();
+    });
+  }
+
+  #flush(): void {
+    if (this.#closed) return;
+    while (this.#head < this.#queue.length) {
+      const stream = this.#stream ?? this.#openStream();
+      if (stream === null) return;
+      const batch = this.#nextBatch();
+      if (batch.length === 0) return;
+      this.#send(stream, batch);
+    }
+    this.#queue = [];
+    this.#head = 0;
+  }
+
+  /** Takes from the queue what fits into one message and into the bounds. */
+  #nextBatch(): Request[] {
+    const batch: Request[] = [];
+    let bytes = 0;
+    while (this.#head < this.#queue.length && bytes < MESSAGE_BYTES) {
+      const request = this.#queue[this.#head] as Request;
+      const { length } = request.encoded.bytes;
+      const full = this.#inFlight + batch.length >= IN_FLIGHT_MAX ||
+        this.#inFlightBytes + bytes > IN_FLIGHT_BYTES_MAX ||
+        request.sequence >= this.#settledBelow() + SEQUENCES_MAX;
+      if (full && !request.settled) break;
+      this.#head++;
+      this.#queuedBytes -= length;
+      if (request.settled) continue;
+      batch.push(request);
+      bytes += length;
+    }
+    if (this.#head > 1024 && this.#head > this.#queue.length / 2) {
+      this.#queue = this.#queue.slice(this.#head);
+      this.#head = 0;
+    }
+    return batch;
+  }
+
+  #send(stream: Stream, batch: readonly Request[]): void {
+    const now = performance.now();
+    const parts = [encodeHead(this.#client, this.#settledBelow())];
+    for (const request of batch) {
+      const { encoded, id } = request;
+      const attemptMs = ATTEMPT_MS * 2 ** Math.min(request.attempts, 10);
+      const leftMs = Math.min(attemptMs, request.deadlineMs - now);
+      setTimeoutMs(encoded, leftMs);
+      request.silentMs = now + attemptMs + GRACE_MS;
+      request.attempts++;
+      stream.inFlight.set(id, request);
+      this.#inFlightBytes += encoded.bytes.length;
+      parts.push(encoded.bytes as Uint8Array<ArrayBuffer>);
+    }
+    this.#inFlight += batch.length;
+    stream.call.write(Buffer.concat(parts));
+  }
+
+  #openStream(): Stream | null {
+    const endpoint = this.#endpoints.current;
+    if (endpoint === null) {
+      this.#search();
+      return null;
+    }
+    const { path } = methodOf("KeyValue", "Pipeline");
+    const call = endpoint.client.makeBidiStreamRequest<Buffer, Buffer>(
+      path,
+      asIs,
+      asIs,
+    );
+    const stream = { endpoint, call, inFlight: new Map() };
+    call.on("data", (bytes: Buffer) => this.#receive(stream, bytes));
+    call.on("error", (status: grpc.ServiceError) => {
+      this.#lose(stream, endpoint.toError(status));
+    });
+    call.on("end", () => this.#lose(stream, endpoint.toError({})));
+    this.#streams.add(stream);
+    this.#stream = stream;
+    return stream;
+  }
+
+  #search(): void {
+    if (this.#searching) return;
+    this.#searching = true;
+    this.#endpoints.find().then(() => this.#flush(), () => {}).finally(() =>
+      this.#searching = false
+    );
+  }
+
+  // ---------------------------------------------------------------- in
+
+  #receive(stream: Stream, bytes: Buffer): void {
+    readPipelineResponse(bytes, (id, answer) => {
+      const request = stream.inFlight.get(id);
+      if (request === undefined) return;
+      stream.inFlight.delete(id);
+      this.#landed(request);
+      if (request.settled) return;
+      if (!(answer instanceof DkvError)) this.#settle(request).resolve(answer);
+      else this.#refused(stream, { request, error: answer });
+    });
+    if (stream !== this.#stream && stream.inFlight.size === 0) {
+      this.#drop(stream);
+    }
+    if (this.#head < this.#queue.length) this.#schedule();
+  }
+
+  /** The node's answer to one attempt is an error. */
+  #refused(
+    stream: Stream,
+    { request, error }: { request: Request; error: DkvError },
+  ): void {
+    if (isReasonToLeave(error)) this.#leave(stream);
+    if (!isTransient(error)) return this.#fail(request, error);
+    if (error.code === "OUTCOME_UNKNOWN") request.unsure = true;
+    this.#pause(request, error);
+  }
+
+  /** Sends an operation again after a while. */
+  #pause(request: Request, error: DkvError): void {
+    request.error = error;
+    const pauseMs = Math.min(
+      PAUSE_MS_MIN * 2 ** Math.min(request.attempts, 10),
+      PAUSE_MS_MAX,
+    );
+    request.pauseMs = performance.now() + pauseMs * (0.5 + Math.random());
+    this.#paused.push(request);
+  }
+
+  /** No more is sent over a stream; what is in flight may still be answered. */
+  #leave(stream: Stream): void {
+    if (this.#stream !== stream) return;
+    this.#stream = null;
+    this.#endpoints.leave(stream.endpoint);
+    if (stream.inFlight.size === 0) this.#drop(stream);
+  }
+
+  /** What is in flight on a stream will not be answered: it is sent again elsewhere. */
+  #lose(stream: Stream, error: DkvError): void {
+    if (!this.#streams.has(stream)) return;
+    const lost = [...stream.inFlight.values()];
+    stream.inFlight.clear();
+    this.#leave(stream);
+    this.#drop(stream);
+    stream.endpoint.reset();
+    const again: Request[] = [];
+    for (const request of lost) {
+      this.#landed(request);
+      if (request.settled) continue;
+      request.unsure = request.sequence > 0;
+      request.error = error;
+      again.push(request);
+    }
+    this.#requeue(again);
+  }
+
+  #drop(stream: Stream): void {
+    this.#streams.delete(stream);
+    stream.call.cancel();
+  }
+
+  /** In front, in their old order. */
+  #requeue(requests: readonly Request[]): void {
+    if (requests.length === 0) return;
+    this.#queue = [...requests, ...this.#queue.slice(this.#head)];
+    this.#head = 0;
+    for (const { encoded } of requests) {
+      this.#queuedBytes += encoded.bytes.length;
+    }
+    this.#schedule();
+  }
+
+  #landed(request: Request): void {
+    this.#inFlight--;
+    this.#inFlightBytes -= request.encoded.bytes.length;
+    assert(this.#inFlight >= 0, `${this.#inFlight} operations are in flight`);
+  }
+
+  // ---------------------------------------------------------------- ends
+
+  #settle(request: Request): Request {
+    assert(!request.settled, `Operation ${request.id} is settled twice`);
+    request.settled = true;
+    request.unlisten?.();
+    if (request.sequence > 0) this.#writes.delete(request.sequence);
+    return request;
+  }
+
+  /** Rejects; what may have taken effect in an earlier attempt does not become a clean failure. */
+  #fail(request: Request, error: DkvError): void {
+    const sent = request.sequence > 0 && this.#mayTakeEffect(request);
+    const unknown = sent && !isJudgement(error) &&
+      !(error instanceof OutcomeUnknownError);
+    this.#settle(request).reject(
+      unknown ? new OutcomeUnknownError(error) : error,
+    );
+  }
+
+  #mayTakeEffect(request: Request): boolean {
+    if (request.unsure) return true;
+    for (const { inFlight } of this.#streams) {
+      if (inFlight.get(request.id) === request) return true;
+    }
+    return false;
+  }
+
+  #settledBelow(): number {
+    while (
+      this.#doneBelow <= this.#lastSequence &&
+      !this.#writes.has(this.#doneBelow)
+    ) this.#doneBelow++;
+    return this.#doneBelow;
+  }
+
+  *#unsettled(): Generator<Request> {
+    for (const { inFlight } of this.#streams) {
+      for (const request of inFlight.values()) {
+        if (!request.settled) yield request;
+      }
+    }
+    for (const waiting of [this.#queue.slice(this.#head), this.#paused]) {
+      for (const request of waiting) if (!request.settled) yield request;
+    }
+  }
+
+  #listen(request: Request, signal: AbortSignal): void {
+    const abort = () => {
+      const { reason } = signal;
+      const sent = request.sequence > 0 && this.#mayTakeEffect(request);
+      this.#settle(request).reject(
+        sent ? new OutcomeUnknownError(reason) : reason,
+      );
+    };
+    signal.addEventListener("abort", abort);
+    request.unlisten = () => signal.removeEventListener("abort", abort);
+  }
+
+  #overloaded(): DkvError {
+    return new DkvError(
+      "OVERLOADED",
+      `Too many bytes wait in this client: ${this.#queuedBytes}, at most ${WAITING_BYTES_MAX}`,
+    );
+  }
+
+  // ---------------------------------------------------------------- time
+
+  /** One timer for all deadlines. */
+  #sweep(): void {
+    const now = performance.now();
+    for (const request of this.#unsettled()) {
+      if (request.deadlineMs <= now) this.#expire(request);
+    }
+    for (const stream of this.#streams) {
+      // Sent first, silent first, but for attempts of different lengths, which are rare.
+      const [oldest] = stream.inFlight.values();
+      if (oldest === undefined || now < oldest.silentMs) continue;
+      const { address } = stream.endpoint;
+      const text = `${address} does not answer`;
+      this.#lose(stream, new DkvError("UNREACHABLE", text));
+    }
+    const due = this.#paused.filter(({ pauseMs }) => pauseMs <= now);
+    if (due.length === 0) return;
+    this.#paused = this.#paused.filter(({ pauseMs }) => pauseMs > now);
+    this.#requeue(due.filter(({ settled }) => !settled));
+  }
+
+  #expire(request: Request): void {
+    if (request.error !== null) return this.#fail(request, request.error);
+    const unreached = request.attempts === 0 && this.#stream === null;
+    if (unreached) return this.#fail(request, this.#endpoints.reason);
+    const text = request.attempts > 0
+      ? "No answer came before the deadline"
+      : "The deadline passed before the operation could be sent: too many others are in flight";
+    this.#fail(request, new DkvError("DEADLINE_EXCEEDED", text));
+  }
+}
+
+/** True if the cluster looked at the operation itself and would have refused each attempt alike. */
+function isJudgement(error: DkvError): boolean {
+  switch (error.code) {
+    case "KEY_EMPTY":
+    case "KEY_TOO_LARGE":
+    case "VALUE_TOO_LARGE":
+    case "REQUEST_TOO_LARGE":
+    case "RANGE_INVERTED":
+    case "REVISION_INVALID":
+    case "LEASE_NOT_FOUND":
+    case "LEASE_INVALID":
+    case "TOO_MANY_OPERATIONS":
+    case "DUPLICATE_KEY":
+    case "MALFORMED":
+      return true;
+    default:
+      return false;
+  }
+}
