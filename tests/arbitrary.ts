@@ -23,7 +23,7 @@ export function runs(numRuns: number): fc.Parameters<unknown> {
 
 /** Any bytes as a latin1 string. */
 export function latin1(maxLength: number): fc.Arbitrary<string> {
-  return fc.uint8Array({ maxLength }).map((bytes) =>
+  return fc.uint8Array({ maxLength, size: "max" }).map((bytes) =>
     String.fromCharCode(...bytes)
   );
 }
@@ -36,7 +36,7 @@ const lease = fc.oneof(
   fc.constant(0n),
   fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
 );
-const value = fc.uint8Array({ maxLength: 300 });
+const value = fc.uint8Array({ maxLength: 300, size: "max" });
 
 const range: fc.Arbitrary<KeyRange> = fc.record({
   start: latin1(12),

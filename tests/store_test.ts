@@ -619,27 +619,34 @@ Deno.test("store: results of one client are bounded until it says what it has se
   assertEquals(fed.store.revision, 3);
 });
 
-Deno.test("store: a new client is refused when there are too many, until one was silent long enough", () => {
-  const fed = new Fed({ sessionsMax: 2, sessionTtlMs: 100 });
-  fed.do([write("a", 1), put("k")]);
-  fed.timeMs = 50;
-  fed.do([write("b", 1), put("k")]);
-  fed.reload();
-  assertEquals(outcome(fed.do([write("c", 1), put("k")])), "OVERLOADED");
-  fed.do([write("a", 2), put("k")]);
-  fed.timeMs = 149;
-  assertEquals(outcome(fed.do([write("c", 1), put("k")])), "OVERLOADED");
-  fed.timeMs = 150;
-  fed.reload();
-  fed.do([write("a", 3), put("k")]);
-  assertEquals(
-    fed.store.metrics.sessions,
-    1,
-    "b was silent for 100 ms, a was not",
-  );
-  assertEquals(outcome(fed.do([write("c", 1), put("k")])), "ok");
-  assertEquals(fed.rows.sessions().map((row) => row.client).sort(), ["a", "c"]);
-});
+for (const reloads of [false, true]) {
+  const name = reloads ? ", through restarts" : "";
+  Deno.test(`store: a new client is refused until another was silent long enough${name}`, () => {
+    const fed = new Fed({ sessionsMax: 2, sessionTtlMs: 100 });
+    fed.do([write("a", 1), put("k")]);
+    fed.timeMs = 50;
+    fed.do([write("b", 1), put("k")]);
+    if (reloads) fed.reload();
+    assertEquals(outcome(fed.do([write("c", 1), put("k")])), "OVERLOADED");
+    fed.do([write("a", 2), put("k")]);
+    fed.timeMs = 149;
+    assertEquals(outcome(fed.do([write("c", 1), put("k")])), "OVERLOADED");
+    fed.do([write("a", 3), put("k")]);
+    fed.timeMs = 150;
+    if (reloads) fed.reload();
+    fed.apply();
+    assertEquals(
+      fed.store.metrics.sessions,
+      1,
+      "b was silent for 100 ms, a was not",
+    );
+    assertEquals(outcome(fed.do([write("c", 1), put("k")])), "ok");
+    assertEquals(fed.rows.sessions().map((row) => row.client).sort(), [
+      "a",
+      "c",
+    ]);
+  });
+}
 
 Deno.test("store F10: a tombstone at the compact revision stays for watchers, one below goes", () => {
   const fed = new Fed();
