@@ -26,14 +26,10 @@ import type {
   ReplicateOptions,
   Role,
 } from "./effect.ts";
+import { Election } from "./election.ts";
 import { Leader, type MemberProgress, type Payload } from "./leader.ts";
 import { Log } from "./log.ts";
-import {
-  ConfigurationHistory,
-  isVoter,
-  membersOf,
-  voteResult,
-} from "./members.ts";
+import { ConfigurationHistory, isVoter, membersOf } from "./members.ts";
 import type {
   Configuration,
   Entry,
@@ -79,12 +75,7 @@ export class Replicate {
   #leaderId: MemberId | null = null;
   /** Set exactly while #role is "leader". */
   #leader: Leader | null = null;
-  /** Of the election or pre-election under way. */
-  #votes = new Map<MemberId, boolean>();
-  /** Ticks since the leader was heard, a vote was given or a campaign began. */
-  #electionElapsed = 0;
-  #electionTimeout = 0;
-  #randomState: number;
+  readonly #election: Election;
   /** The hard state that was handed out last. */
   #handed: HardState;
   /** A term or vote was handed out and is not known to be on disk. */
@@ -115,8 +106,8 @@ export class Replicate {
     });
     this.#scanConfigurations(options.configurationIndex + 1);
     this.#history.committed(this.#log.commit);
-    this.#randomState = mixSeed(options.seed, options.id);
-    this.#drawElectionTimeout();
+    const { id, seed, electionTicksMin: ticksMin } = options;
+    this.#election = new Election({ id, seed, ticksMin });
     this.#told = { role: "follower", term: this.#term, leader: null };
   }
 
@@ -246,9 +237,7 @@ export class Replicate {
       this.#emit({ type: "readLost", id });
     }
     if (this.#leader !== null) return this.#leader.tick();
-    this.#electionElapsed += 1;
-    if (this.#electionElapsed < this.#electionTimeout) return;
-    this.#campaign("preVote");
+    if (this.#election.tick()) this.#campaign("preVote");
   }
 
   #propose(data: Uint8Array): void {
@@ -270,7 +259,7 @@ export class Replicate {
     if (this.#log.persisted(position)) {
       this.#isHardStateOpen = false;
       // The own vote counts like any other: once it is on disk (raft-pitfalls P1).
-      if (this.#role === "candidate" && !this.#votes.has(this.#id)) {
+      if (this.#role === "candidate" && !this.#election.hasVoteOf(this.#id)) {
         this.#countVote(this.#id, true);
       }
     }
@@ -401,7 +390,7 @@ export class Replicate {
     if (this.#role !== "follower" || this.#leaderId === null) {
       this.#becomeFollower(this.#term, leader);
     }
-    this.#electionElapsed = 0;
+    this.#election.wait();
   }
 
   #onAppend(message: Received<"append">): void {
@@ -458,7 +447,7 @@ export class Replicate {
       this.#log.isUpToDate({ index: lastIndex, term: lastTerm });
     if (granted && !preVote) {
       this.#vote = from;
-      this.#electionElapsed = 0;
+      this.#election.wait();
     }
     const body = { type: "voteReply", preVote, granted } as const;
     this.#reply(from, body, 0, granted ? message.term : this.#term);
@@ -485,8 +474,7 @@ export class Replicate {
   // Roles.
 
   get #hasLiveLeader(): boolean {
-    return this.#leaderId !== null &&
-      this.#electionElapsed < this.#options.electionTicksMin;
+    return this.#leaderId !== null && this.#election.isRecent;
   }
 
   #becomeFollower(term: Term, leader: MemberId | null): void {
@@ -512,9 +500,7 @@ export class Replicate {
     }
     this.#role = role;
     this.#leaderId = leader;
-    this.#votes.clear();
-    this.#electionElapsed = 0;
-    this.#drawElectionTimeout();
+    this.#election.reset();
   }
 
   /**
@@ -556,8 +542,8 @@ export class Replicate {
   }
 
   #countVote(from: MemberId, granted: boolean): void {
-    if (!this.#votes.has(from)) this.#votes.set(from, granted);
-    const result = voteResult(this.configuration, this.#votes);
+    const { configuration } = this;
+    const result = this.#election.count(from, { granted, configuration });
     if (result === "pending") return;
     if (result === "lost") return this.#becomeFollower(this.#term, null);
     if (this.#role === "preCandidate") return this.#campaign("election");
@@ -711,27 +697,6 @@ export class Replicate {
     const entries = this.#log.takeCommitted(this.#options.applyBytesMax);
     if (entries.length > 0) this.#emit({ type: "apply", entries });
   }
-
-  /** Drawn afresh for each campaign, so that split votes do not repeat (Raft paper, 5.2). */
-  #drawElectionTimeout(): void {
-    // mulberry32: 32 bits of state, good enough to tell three replicas apart.
-    this.#randomState = (this.#randomState + 0x6d2b79f5) | 0;
-    let x = this.#randomState;
-    x = Math.imul(x ^ (x >>> 15), x | 1);
-    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
-    const { electionTicksMin } = this.#options;
-    this.#electionTimeout = electionTicksMin +
-      ((x ^ (x >>> 14)) >>> 0) % electionTicksMin;
-  }
-}
-
-/** Members that were given the same seed must not draw the same timeouts. */
-function mixSeed(seed: number, id: MemberId): number {
-  let hash = seed | 0;
-  for (let i = 0; i < id.length; i += 1) {
-    hash = Math.imul(hash ^ id.charCodeAt(i), 0x01000193);
-  }
-  return hash;
 }
 
 function checkOptions(options: ReplicateOptions): void {
