@@ -1,3 +1,10 @@
+/**
+ * The encoding of commands and batches: every command comes back, the bytes are protobuf, and
+ * nothing but a command is read as one.
+ *
+ * @module
+ */
+
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import {

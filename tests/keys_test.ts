@@ -1,3 +1,9 @@
+/**
+ * The key index: which version was current when, what may be dropped, and the order of keys.
+ *
+ * @module
+ */
+
 import { assertEquals, assertThrows } from "@std/assert";
 import { AssertionError } from "../errors.ts";
 import { KeyIndex } from "../keys.ts";

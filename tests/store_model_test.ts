@@ -1,3 +1,9 @@
+/**
+ * The store beside a naive model under random logs, restarts and removals of compacted rows.
+ *
+ * @module
+ */
+
 import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import type {

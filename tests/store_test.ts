@@ -1,3 +1,9 @@
+/**
+ * The store, one test for each promise; those that name a pitfall are of raft-pitfalls.
+ *
+ * @module
+ */
+
 import {
   assert,
   assertEquals,

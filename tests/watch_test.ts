@@ -1,3 +1,9 @@
+/**
+ * The watchers: each pitfall by its name, and random histories with slow consumers against a model.
+ *
+ * @module
+ */
+
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import type { KeyRange, Request } from "../batch.ts";
