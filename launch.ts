@@ -263,6 +263,14 @@ export async function stopAll(
   return await Promise.all(Array.from(nodes, (node) => node.stop(timeoutMs)));
 }
 
+/** Calls `stop` at Ctrl-C, SIGTERM and SIGHUP, each time one comes; `signal` says which. */
+export function onStop(stop: (signal: Deno.Signal) => void): void {
+  const signals: Deno.Signal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+  for (const signal of signals) {
+    Deno.addSignalListener(signal, () => stop(signal));
+  }
+}
+
 /** Arguments of a task: `deno task node -- --id node1` passes the two dashes on. */
 export function taskArgs(args: readonly string[]): readonly string[] {
   return args[0] === "--" ? args.slice(1) : args;

@@ -24,6 +24,7 @@ import {
   fetchPackages,
   LISTENING,
   NodeProcess,
+  onStop,
   stopAll,
   taskArgs,
 } from "../launch.ts";
@@ -48,7 +49,6 @@ async function main(): Promise<number> {
   let config: Config;
   try {
     config = readConfig(path);
-    say(`fetching packages, if any are missing …`);
     await fetchPackages();
   } catch (error) {
     if (!(error instanceof DkvError)) throw error;
@@ -141,11 +141,6 @@ function lossText(lost: NodeProcess, nodes: readonly NodeProcess[]): string {
     : `less than a majority of ${majority}: the cluster waits`;
   const how = lost.exit === null ? "" : ` with ${exitText(lost.exit)}`;
   return `${lost.id} ended${how}; ${alive} of ${nodes.length} run, ${state}`;
-}
-
-function onStop(stop: () => void): void {
-  const signals: Deno.Signal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
-  for (const signal of signals) Deno.addSignalListener(signal, stop);
 }
 
 function say(text: string): void {

@@ -8,7 +8,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { type Config, nodeOf, readConfig } from "../config.ts";
 import { DkvError } from "../errors.ts";
-import { fetchPackages, nodeArgs, taskArgs } from "../launch.ts";
+import { fetchPackages, nodeArgs, onStop, taskArgs } from "../launch.ts";
 
 const USAGE =
   "Usage: deno task node -- --id node1 [--config config/nodes.json] [--data data/node1] [more options of `dkv node`]";
@@ -47,13 +47,10 @@ async function main(): Promise<number> {
     args: nodeArgs({ config, id, dataDir, extraArgs }),
     stdin: "null",
   }).spawn();
-  const signals: Deno.Signal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
-  for (const signal of signals) {
+  onStop((signal) => {
     // At Ctrl-C the terminal tells the node itself: once is enough.
-    Deno.addSignalListener(signal, () => {
-      if (signal !== "SIGINT") child.kill(signal);
-    });
-  }
+    if (signal !== "SIGINT") child.kill(signal);
+  });
   const { code } = await child.status;
   return code;
 }
