@@ -465,8 +465,8 @@ class Reader {
         this.#at += 8;
         break;
       case 2:
-        this.#at += this.number();
-        break;
+        this.bytes();
+        return;
       case 5:
         this.#at += 4;
         break;

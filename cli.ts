@@ -165,13 +165,13 @@ async function node(options: Options): Promise<number> {
   if (level === undefined) {
     throw new UsageError(`The log level is one of ${LOG_LEVELS.join(", ")}`);
   }
-  // Loaded only here: a client needs none of it.
-  const { readConfig } = await import("./config.ts");
-  const { Logger } = await import("./metrics.ts");
-  const { Node } = await import("./node.ts");
-  const logger = new Logger({ node: id, level });
   let running;
   try {
+    // Loaded only here: a client needs none of it.
+    const { readConfig } = await import("./config.ts");
+    const { Logger } = await import("./metrics.ts");
+    const { Node } = await import("./node.ts");
+    const logger = new Logger({ node: id, level });
     const config = readConfig(path);
     running = await Node.start({ config, id, directory: data, rejoin, logger });
   } catch (error) {
@@ -420,7 +420,11 @@ function help({ _, help }: Options): Promise<number> {
 
 function endpointsOf({ endpoints }: Options): string {
   if (endpoints) return endpoints;
-  return Deno.env.get("DKV_ENDPOINTS") || DEFAULT_ENDPOINTS;
+  const name = { name: "env", variable: "DKV_ENDPOINTS" } as const;
+  // Not worth a failure: whoever wants it read grants it.
+  const readable = Deno.permissions.querySync(name).state === "granted";
+  const named = readable ? Deno.env.get("DKV_ENDPOINTS") : undefined;
+  return named || DEFAULT_ENDPOINTS;
 }
 
 function argumentsOf<Names extends readonly string[]>(

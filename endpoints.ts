@@ -167,7 +167,7 @@ export class Endpoint {
   /** A status as an error; one that the node did not make itself is UNREACHABLE. */
   toError(status: Partial<grpc.StatusObject>): DkvError {
     const code = status.metadata?.get("dkv-code")[0];
-    const details = status.details ?? "the stream ended";
+    const details = plain(status.details ?? "the stream ended");
     if (code !== undefined) return wireError(String(code), details);
     switch (status.code) {
       case grpc.status.UNIMPLEMENTED:
@@ -372,6 +372,14 @@ export class Endpoints {
       };
     });
   }
+}
+
+/** Of what grpc-js says about a failed connection, the part that helps. */
+function plain(details: string): string {
+  const match = details.match(
+    /Last error: (?:Error: )?(.*?)\.? *(?:Resolution note:.*)?$/s,
+  );
+  return match?.[1] || details;
 }
 
 /** What every operation of a closed client ends with. */

@@ -110,7 +110,13 @@ function fetch(
   call.on("data", (message: Buffer) => {
     if (bytes >= CALL_BYTES) return;
     bytes += message.length;
-    const page = readListResponse(message);
+    let page: Page;
+    try {
+      page = readListResponse(message);
+    } catch (error) {
+      call.cancel();
+      return reject(error);
+    }
     const enough = bytes >= CALL_BYTES;
     // What this call leaves out the next one brings; if that is nothing, it says so.
     pages.push(enough ? { ...page, more: true } : page);

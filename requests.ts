@@ -292,15 +292,21 @@ export class Requests {
   // ---------------------------------------------------------------- in
 
   #receive(stream: Stream, bytes: Buffer): void {
-    readPipelineResponse(bytes, (id, answer) => {
-      const request = stream.inFlight.get(id);
-      if (request === undefined) return;
-      stream.inFlight.delete(id);
-      this.#landed(request);
-      if (request.settled) return;
-      if (!(answer instanceof DkvError)) this.#settle(request).resolve(answer);
-      else this.#refused(stream, { request, error: answer });
-    });
+    try {
+      readPipelineResponse(bytes, (id, answer) => {
+        const request = stream.inFlight.get(id);
+        if (request === undefined) return;
+        stream.inFlight.delete(id);
+        this.#landed(request);
+        if (request.settled) return;
+        if (answer instanceof DkvError) {
+          this.#refused(stream, { request, error: answer });
+        } else this.#settle(request).resolve(answer);
+      });
+    } catch (error) {
+      if (!(error instanceof DkvError)) throw error;
+      return this.#lose(stream, error);
+    }
     if (stream !== this.#stream && stream.inFlight.size === 0) {
       this.#drop(stream);
     }

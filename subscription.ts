@@ -201,8 +201,12 @@ export class Watch implements AsyncIterableIterator<Change>, AsyncDisposable {
     const silent = new DkvError("UNREACHABLE", "The node opens no watch");
     const timer = setTimeout(() => failed(silent), OPEN_MS);
     call.on("data", (bytes: Buffer) => {
-      const end = this.#receive(bytes, () => clearTimeout(timer));
-      if (end !== null) resolve(end);
+      try {
+        const end = this.#receive(bytes, () => clearTimeout(timer));
+        if (end !== null) resolve(end);
+      } catch (error) {
+        failed(error as DkvError);
+      }
     });
     call.on("error", (status: grpc.ServiceError) => {
       failed(endpoint.toError(status));
