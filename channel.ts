@@ -106,7 +106,7 @@ export const PEER_SERVICE = {
 /** A call to another node, with the connection that it alone uses. */
 export interface Dial {
   readonly call: grpc.ClientDuplexStream<Buffer, Buffer>;
-  /** Ends both, at once. */
+  /** Ends both: the call at once, the connection within this event-loop turn. */
   readonly close: () => void;
 }
 
@@ -122,8 +122,10 @@ export function dial(
   const client = new grpc.Client(address, credentials, {
     ...messageOptions(limits),
     "grpc.use_local_subchannel_pool": 1,
-    "grpc.initial_reconnect_backoff_ms": limits.peerBackoffMsMin,
-    "grpc.max_reconnect_backoff_ms": limits.peerBackoffMsMax,
+    // A connection that failed is not tried again here but by a new dial. With a longer wait, grpc-js
+    // would connect once more after this client was closed, and keep that connection for ever.
+    "grpc.initial_reconnect_backoff_ms": 10,
+    "grpc.max_reconnect_backoff_ms": 10,
     "grpc.keepalive_time_ms": 10_000,
     "grpc.keepalive_timeout_ms": 5000,
     "grpc.enable_retries": 0,
@@ -142,7 +144,9 @@ export function dial(
     call,
     close() {
       call.cancel();
-      client.close();
+      // Not in the turn of the dial: grpc-js 1.14 resolves an address in the next one, and a client
+      // that was closed before goes on to connect, again and again, without end.
+      setImmediate(() => client.close());
     },
   };
 }

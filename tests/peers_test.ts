@@ -46,6 +46,20 @@ const MIB = 1024 * KIB;
 /** Fails a test that would wait for ever. */
 const PATIENCE_MS = 10_000;
 
+/** A test with real sockets. */
+function check(name: string, fn: () => Promise<void>): void {
+  needs(NEEDS, name, fn);
+}
+
+/** Such a test that must leave no timer and no socket: sanitizers are off by default in Deno 2.9. */
+function checkClean(name: string, fn: () => Promise<void>): void {
+  needs(NEEDS, name, async () => {
+    await settled();
+    await fn();
+    await settled();
+  }, { sanitizeOps: true, sanitizeResources: true });
+}
+
 /** Short enough for tests, long enough for a busy machine. */
 const QUICK: Partial<PeerLimits> = {
   peerPingMs: 50,
@@ -55,8 +69,7 @@ const QUICK: Partial<PeerLimits> = {
 
 // ---------------------------------------------------------------- order, batches, window
 
-needs(
-  NEEDS,
+check(
   "peers: what is sent in one turn arrives in order, as one batch",
   async () => {
     await using nodes = await cluster(3);
@@ -75,8 +88,7 @@ needs(
   },
 );
 
-needs(
-  NEEDS,
+check(
   "peers: without a flush messages leave at the end of the turn",
   async () => {
     await using nodes = await cluster(2);
@@ -89,8 +101,7 @@ needs(
   },
 );
 
-needs(
-  NEEDS,
+check(
   "peers: frames have a bounded size, a larger message travels alone",
   async () => {
     await using nodes = await cluster(2);
@@ -109,8 +120,7 @@ needs(
   },
 );
 
-needs(
-  NEEDS,
+check(
   "peers: a peer that never acknowledges costs a bounded window",
   async () => {
     await using silent = await silentServer();
@@ -143,27 +153,22 @@ needs(
   },
 );
 
-needs(
-  NEEDS,
-  "peers: unacknowledged messages are bounded in number too",
-  async () => {
-    await using silent = await silentServer();
-    await using nodes = await cluster(1, {
-      limits: { peerQueueMessagesMax: 10 },
-      extra: { mute: silent.address },
-    });
-    const [n1] = nodes.all;
-    await until(() => n1.peers.connected("mute"), "the mute node's welcome");
-    for (let i = 0; i < 25; i++) n1.peers.send("mute", "g", heartbeat(i));
-    assertEquals(n1.unreachable, [], "nothing is reported from within send");
-    n1.peers.flush();
-    assertEquals(n1.unreachable, ["mute"]);
-    await until(() => silent.messages() === 10, "what had room");
-  },
-);
+check("peers: unacknowledged messages are bounded in number too", async () => {
+  await using silent = await silentServer();
+  await using nodes = await cluster(1, {
+    limits: { peerQueueMessagesMax: 10 },
+    extra: { mute: silent.address },
+  });
+  const [n1] = nodes.all;
+  await until(() => n1.peers.connected("mute"), "the mute node's welcome");
+  for (let i = 0; i < 25; i++) n1.peers.send("mute", "g", heartbeat(i));
+  assertEquals(n1.unreachable, [], "nothing is reported from within send");
+  n1.peers.flush();
+  assertEquals(n1.unreachable, ["mute"]);
+  await until(() => silent.messages() === 10, "what had room");
+});
 
-needs(
-  NEEDS,
+check(
   "peers: a message larger than the window travels when nothing else does",
   async () => {
     await using nodes = await cluster(2, {
@@ -175,14 +180,14 @@ needs(
     n1.peers.send("n2", "g", append(1 * MIB));
     n1.peers.send("n2", "g", heartbeat(1));
     await until(() => messages(n2).length === 1, "the large message");
+    assertEquals(messages(n2)[0]?.message.type, "append");
     assertEquals(n1.unreachable, ["n2"]);
   },
 );
 
 // ---------------------------------------------------------------- loss and return
 
-needs(
-  NEEDS,
+checkClean(
   "peers: a node that restarts is found again, and its absence reported",
   async () => {
     await using nodes = await cluster(2);
@@ -205,7 +210,7 @@ needs(
   },
 );
 
-needs(NEEDS, "peers: a node that dials is dialled back at once", async () => {
+check("peers: a node that dials is dialled back at once", async () => {
   const bound = await bind();
   await using nodes = await cluster(1, {
     extra: { n9: `127.0.0.1:${bound.port}` },
@@ -226,8 +231,7 @@ needs(NEEDS, "peers: a node that dials is dialled back at once", async () => {
   await connected(n1, late);
 });
 
-needs(
-  NEEDS,
+check(
   "peers: a connection that hangs is given up and dialled again",
   async () => {
     const bound = await bind();
@@ -257,8 +261,7 @@ needs(
   },
 );
 
-needs(
-  NEEDS,
+check(
   "peers: a newer stream of the same node replaces the older one",
   async () => {
     await using nodes = await cluster(1, { extra: { n2: "127.0.0.1:9" } });
@@ -290,8 +293,7 @@ const REFUSALS: readonly [
 ];
 
 for (const [name, changed, text] of REFUSALS) {
-  needs(
-    NEEDS,
+  check(
     `peers: a node with another ${name} is refused, with the reason on both sides`,
     async () => {
       await using nodes = await cluster(2, {
@@ -315,8 +317,7 @@ for (const [name, changed, text] of REFUSALS) {
   );
 }
 
-needs(
-  NEEDS,
+check(
   "peers: the node decides about a new data directory, and the refusal is logged once",
   async () => {
     let asked = 0;
@@ -342,8 +343,7 @@ needs(
   },
 );
 
-needs(
-  NEEDS,
+check(
   "peers: an address where another node answers is refused on both sides",
   async () => {
     await using n3 = await station("n3", {
@@ -373,7 +373,7 @@ const STRANGERS: readonly [string, Partial<Hello>, string][] = [
 ];
 
 for (const [name, changed, text] of STRANGERS) {
-  needs(NEEDS, `peers: ${name} is refused with a status`, async () => {
+  check(`peers: ${name} is refused with a status`, async () => {
     await using nodes = await cluster(1, { extra: { n2: "127.0.0.1:9" } });
     const [n1] = nodes.all;
     await using call = await rawCall(n1.port, "Exchange");
@@ -395,28 +395,23 @@ const MALFORMED: readonly [string, Uint8Array[], string][] = [
 ];
 
 for (const [name, frames, text] of MALFORMED) {
-  needs(
-    NEEDS,
-    `peers: ${name} ends the stream and disturbs nobody else`,
-    async () => {
-      await using nodes = await cluster(2, { extra: { n9: "127.0.0.1:9" } });
-      const [n1, n2] = nodes.all;
-      await connected(n1, n2);
-      await using call = await rawCall(n1.port, "Exchange");
-      for (const bytes of frames) call.write(bytes);
-      const status = await call.status;
-      assertEquals(status.code, 3);
-      assertEquals(status.metadata.get("dkv-code"), ["MALFORMED"]);
-      assertStringIncludes(status.details, text);
-      assert(n1.logs.some(({ level }) => level === "warn"));
-      n2.peers.send("n1", "g", heartbeat(4));
-      await until(() => rounds(n1).includes(4), "a message of n2");
-    },
-  );
+  check(`peers: ${name} ends the stream and disturbs nobody else`, async () => {
+    await using nodes = await cluster(2, { extra: { n9: "127.0.0.1:9" } });
+    const [n1, n2] = nodes.all;
+    await connected(n1, n2);
+    await using call = await rawCall(n1.port, "Exchange");
+    for (const bytes of frames) call.write(bytes);
+    const status = await call.status;
+    assertEquals(status.code, 3);
+    assertEquals(status.metadata.get("dkv-code"), ["MALFORMED"]);
+    assertStringIncludes(status.details, text);
+    assert(n1.logs.some(({ level }) => level === "warn"));
+    n2.peers.send("n1", "g", heartbeat(4));
+    await until(() => rounds(n1).includes(4), "a message of n2");
+  });
 }
 
-needs(
-  NEEDS,
+check(
   "peers: streams that say nothing are ended, and bounded in number",
   async () => {
     await using nodes = await cluster(1, {
@@ -435,7 +430,7 @@ needs(
 
 // ---------------------------------------------------------------- snapshots
 
-needs(NEEDS, "peers: a snapshot arrives whole, then its message", async () => {
+check("peers: a snapshot arrives whole, then its message", async () => {
   const sinks: TestSink[] = [];
   await using nodes = await cluster(2, {
     snapshotSink: (_from, snapshot) => {
@@ -471,27 +466,23 @@ needs(NEEDS, "peers: a snapshot arrives whole, then its message", async () => {
   assertEquals(sinks[1]?.end, "finished");
 });
 
-needs(
-  NEEDS,
-  "peers: the message of a snapshot waits for the sink",
-  async () => {
-    const gate = Promise.withResolvers<void>();
-    const sink = new TestSink({ finish: gate.promise });
-    await using nodes = await cluster(2, { snapshotSink: () => sink });
-    const [n1, n2] = nodes.all;
-    const sending = n1.peers.sendSnapshot("n2", snapshotOf(random(1000), 100));
-    await until(() => sink.finishing, "finish");
-    await connected(n1, n2);
-    n1.peers.send("n2", "g", heartbeat(1));
-    await until(() => messages(n2).length === 1, "a message meanwhile");
-    assertEquals(rounds(n2), [1]);
-    gate.resolve();
-    await sending;
-    assertEquals(messages(n2).length, 2);
-  },
-);
+check("peers: the message of a snapshot waits for the sink", async () => {
+  const gate = Promise.withResolvers<void>();
+  const sink = new TestSink({ finish: gate.promise });
+  await using nodes = await cluster(2, { snapshotSink: () => sink });
+  const [n1, n2] = nodes.all;
+  const sending = n1.peers.sendSnapshot("n2", snapshotOf(random(1000), 100));
+  await until(() => sink.finishing, "finish");
+  await connected(n1, n2);
+  n1.peers.send("n2", "g", heartbeat(1));
+  await until(() => messages(n2).length === 1, "a message meanwhile");
+  assertEquals(rounds(n2), [1]);
+  gate.resolve();
+  await sending;
+  assertEquals(messages(n2).length, 2);
+});
 
-needs(NEEDS, "peers: an empty snapshot is a snapshot", async () => {
+check("peers: an empty snapshot is a snapshot", async () => {
   const sink = new TestSink();
   await using nodes = await cluster(2, { snapshotSink: () => sink });
   const [n1, n2] = nodes.all;
@@ -500,8 +491,7 @@ needs(NEEDS, "peers: an empty snapshot is a snapshot", async () => {
   assertEquals(messages(n2).length, 1);
 });
 
-needs(
-  NEEDS,
+check(
   "peers: the sender never runs further ahead than the window",
   async () => {
     const gate = Promise.withResolvers<void>();
@@ -523,7 +513,7 @@ needs(
   },
 );
 
-needs(NEEDS, "peers: one snapshot at a time to one node", async () => {
+check("peers: one snapshot at a time to one node", async () => {
   const gate = Promise.withResolvers<void>();
   const sink = new TestSink({ finish: gate.promise });
   await using nodes = await cluster(2, { snapshotSink: () => sink });
@@ -537,28 +527,24 @@ needs(NEEDS, "peers: one snapshot at a time to one node", async () => {
   await first;
 });
 
-needs(
-  NEEDS,
-  "peers: a snapshot that stalls is given up on both sides",
-  async () => {
-    const gate = Promise.withResolvers<void>();
-    const sink = new TestSink({ write: gate.promise });
-    await using nodes = await cluster(2, {
-      snapshotSink: () => sink,
-      limits: { snapshotStallMsMax: 300 },
-    });
-    const [n1, n2] = nodes.all;
-    await assertFails(
-      n1.peers.sendSnapshot("n2", hangingSnapshot(1000)),
-      { code: "DEADLINE_EXCEEDED", text: "0 of 1000 bytes" },
-    );
-    gate.resolve();
-    await until(() => sink.end === "aborted", "the abort");
-    assertEquals(messages(n2), []);
-  },
-);
+check("peers: a snapshot that stalls is given up on both sides", async () => {
+  const gate = Promise.withResolvers<void>();
+  const sink = new TestSink({ write: gate.promise });
+  await using nodes = await cluster(2, {
+    snapshotSink: () => sink,
+    limits: { snapshotStallMsMax: 300 },
+  });
+  const [n1, n2] = nodes.all;
+  await assertFails(
+    n1.peers.sendSnapshot("n2", hangingSnapshot(1000)),
+    { code: "DEADLINE_EXCEEDED", text: "0 of 1000 bytes" },
+  );
+  gate.resolve();
+  await until(() => sink.end === "aborted", "the abort");
+  assertEquals(messages(n2), []);
+});
 
-needs(NEEDS, "peers: a source that hangs is given up", async () => {
+check("peers: a source that hangs is given up", async () => {
   const sink = new TestSink();
   await using nodes = await cluster(2, {
     snapshotSink: () => sink,
@@ -572,7 +558,7 @@ needs(NEEDS, "peers: a source that hangs is given up", async () => {
   await until(() => sink.end === "aborted", "the abort");
 });
 
-needs(NEEDS, "peers: a snapshot can be given up by its sender", async () => {
+check("peers: a snapshot can be given up by its sender", async () => {
   const gate = Promise.withResolvers<void>();
   const sink = new TestSink({ write: gate.promise });
   await using nodes = await cluster(2, { snapshotSink: () => sink });
@@ -591,7 +577,7 @@ needs(NEEDS, "peers: a snapshot can be given up by its sender", async () => {
   assertEquals(messages(n2), []);
 });
 
-needs(NEEDS, "peers: a refused snapshot says why, with its code", async () => {
+check("peers: a refused snapshot says why, with its code", async () => {
   await using nodes = await cluster(2, {
     snapshotSink: () => {
       throw new DkvError("DISK_FULL", "No room for 10 bytes, only 3 are free");
@@ -602,7 +588,7 @@ needs(NEEDS, "peers: a refused snapshot says why, with its code", async () => {
   await assertFails(sending, { code: "DISK_FULL", text: "only 3 are free" });
 });
 
-needs(NEEDS, "peers: a sink that fails ends the transfer", async () => {
+check("peers: a sink that fails ends the transfer", async () => {
   const sink = new TestSink({ write: Promise.reject(new Error("EIO")) });
   await using nodes = await cluster(2, { snapshotSink: () => sink });
   const [n1, n2] = nodes.all;
@@ -612,8 +598,7 @@ needs(NEEDS, "peers: a sink that fails ends the transfer", async () => {
   assertEquals(messages(n2), []);
 });
 
-needs(
-  NEEDS,
+check(
   "peers: a source of another size than announced is an error",
   async () => {
     for (const bytes of [9, 11]) {
@@ -631,16 +616,12 @@ needs(
   },
 );
 
-needs(
-  NEEDS,
-  "peers: a snapshot to a node that is away is refused",
-  async () => {
-    await using nodes = await cluster(1, { extra: { n2: "127.0.0.1:9" } });
-    const [n1] = nodes.all;
-    const sending = n1.peers.sendSnapshot("n2", snapshotOf(random(10), 10));
-    await assertFails(sending, { code: "UNREACHABLE", text: "" });
-  },
-);
+check("peers: a snapshot to a node that is away is refused", async () => {
+  await using nodes = await cluster(1, { extra: { n2: "127.0.0.1:9" } });
+  const [n1] = nodes.all;
+  const sending = n1.peers.sendSnapshot("n2", snapshotOf(random(10), 10));
+  await assertFails(sending, { code: "UNREACHABLE", text: "" });
+});
 
 const HEADER: SnapshotChunk = {
   type: "header",
@@ -681,8 +662,7 @@ const BAD_TRANSFERS: readonly [string, readonly SnapshotChunk[], ErrorCode][] =
   ];
 
 for (const [name, chunks, code] of BAD_TRANSFERS) {
-  needs(
-    NEEDS,
+  check(
     `peers: a snapshot with ${name} is refused and its sink aborted`,
     async () => {
       const sinks: TestSink[] = [];
@@ -708,35 +688,30 @@ for (const [name, chunks, code] of BAD_TRANSFERS) {
   );
 }
 
-needs(
-  NEEDS,
-  "peers: a newer snapshot of the same node ends the older",
-  async () => {
-    const sinks: TestSink[] = [];
-    await using nodes = await cluster(1, {
-      extra: { n2: "127.0.0.1:9" },
-      snapshotSink: () => {
-        const sink = new TestSink();
-        sinks.push(sink);
-        return sink;
-      },
-    });
-    const [n1] = nodes.all;
-    await using first = await rawCall(n1.port, "InstallSnapshot");
-    first.write(encodeSnapshotChunk(HEADER));
-    await until(() => sinks.length === 1, "the first sink");
-    await using second = await rawCall(n1.port, "InstallSnapshot");
-    second.write(encodeSnapshotChunk(HEADER));
-    assertEquals((await first.status).metadata.get("dkv-code"), ["CANCELLED"]);
-    await until(() => sinks.length === 2, "the second sink");
-    assertEquals(sinks.map(({ end }) => end), ["aborted", null]);
-  },
-);
+check("peers: a newer snapshot of the same node ends the older", async () => {
+  const sinks: TestSink[] = [];
+  await using nodes = await cluster(1, {
+    extra: { n2: "127.0.0.1:9" },
+    snapshotSink: () => {
+      const sink = new TestSink();
+      sinks.push(sink);
+      return sink;
+    },
+  });
+  const [n1] = nodes.all;
+  await using first = await rawCall(n1.port, "InstallSnapshot");
+  first.write(encodeSnapshotChunk(HEADER));
+  await until(() => sinks.length === 1, "the first sink");
+  await using second = await rawCall(n1.port, "InstallSnapshot");
+  second.write(encodeSnapshotChunk(HEADER));
+  assertEquals((await first.status).metadata.get("dkv-code"), ["CANCELLED"]);
+  await until(() => sinks.length === 2, "the second sink");
+  assertEquals(sinks.map(({ end }) => end), ["aborted", null]);
+});
 
 // ---------------------------------------------------------------- the end
 
-needs(
-  NEEDS,
+checkClean(
   "peers: stop ends streams, dials and transfers at once",
   async () => {
     const gate = Promise.withResolvers<void>();
@@ -752,7 +727,9 @@ needs(
     await until(() => sink.writing, "a transfer under way");
     n1.peers.send("n2", "g", heartbeat(1));
     const startMs = performance.now();
-    await Promise.all([n1.peers.stop(), n2.peers.stop()]);
+    // First the sender's alone, so that it is not the receiver's end that ends the transfer.
+    await n1.peers.stop();
+    await n2.peers.stop();
     assertLess(performance.now() - startMs, 1000);
     await failed;
     gate.resolve();
@@ -763,6 +740,17 @@ needs(
       n1.peers.sendSnapshot("n2", snapshotOf(random(1), 1)),
       { code: "SHUTTING_DOWN", text: "" },
     );
+  },
+);
+
+checkClean(
+  "peers: stop in the turn of start leaves nothing that goes on dialling",
+  async () => {
+    await using n1 = await station("n1", {
+      addresses: new Map([["away", "127.0.0.1:9"]]),
+    });
+    n1.peers.start();
+    await n1.peers.stop();
   },
 );
 
@@ -1149,6 +1137,11 @@ async function turns(count: number): Promise<void> {
   for (let i = 0; i < count; i++) {
     await new Promise((resolve) => setImmediate(resolve));
   }
+}
+
+/** grpc-js leaves timers of up to 250 ms to themselves when a channel is closed while it connects. */
+async function settled(): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, 300));
 }
 
 async function assertFails(
