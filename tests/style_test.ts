@@ -45,7 +45,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["service"],
   ["convert"],
   ["call"],
-  ["pipeline", "watchstream"],
+  ["pipeline", "watchstream", "health"],
   ["grpc"],
   // Starts and stops everything, so it knows everything.
   ["node"],
