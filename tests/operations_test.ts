@@ -1,0 +1,191 @@
+/**
+ * What the client writes by hand, read by a general decoder.
+ *
+ * @module
+ */
+
+import { assertEquals, assertLessOrEqual, assertThrows } from "@std/assert";
+import protobuf from "protobufjs";
+import { DkvError } from "../errors.ts";
+import {
+  encodeDelete,
+  encodeGet,
+  encodeHead,
+  encodePut,
+  encodeTransaction,
+  OPERATION_BYTES_MAX,
+  prefixEnd,
+  setTimeoutMs,
+  toRange,
+} from "../operations.ts";
+import { needs } from "./needs.ts";
+
+const PROTO = new URL("../proto/kvstore.proto", import.meta.url);
+
+/** Puts an operation into a request and lets protobufjs read it. */
+function decode(bytes: Uint8Array): Record<string, unknown> {
+  const { root } = protobuf.parse(Deno.readTextFileSync(PROTO));
+  const type = root.lookupType("kvstore.v1.PipelineRequest");
+  const head = encodeHead(new Uint8Array([1, 2, 3]), 5);
+  const message = type.decode(new Uint8Array([...head, ...bytes]));
+  const request = type.toObject(message, {
+    longs: String,
+    enums: String,
+    bytes: Array,
+  });
+  assertEquals(request["client"], [1, 2, 3]);
+  assertEquals(request["doneBelow"], "5");
+  return request["operations"][0];
+}
+
+const FRAME = { id: 7, sequence: 300 };
+const codes = (text: string) => [...new TextEncoder().encode(text)];
+
+needs(["read"], "operations: a put", () => {
+  const put = encodePut(FRAME, {
+    key: "key/ä",
+    value: "v".repeat(200),
+    lease: 2n ** 63n - 1n,
+    returnPrevious: true,
+  });
+  setTimeoutMs(put, 1234.5);
+  assertEquals(decode(put.bytes), {
+    id: "7",
+    sequence: "300",
+    timeoutMs: "1235",
+    put: {
+      key: codes("key/ä"),
+      value: codes("v".repeat(200)),
+      lease: "9223372036854775807",
+      returnPrevious: true,
+    },
+  });
+});
+
+needs(["read"], "operations: numbers of every width", () => {
+  for (let bits = 0; bits <= 52; bits++) {
+    const revision = 2 ** bits + 1;
+    const get = encodeGet({ id: revision, sequence: 0 }, {
+      key: new Uint8Array([0, 255]),
+      revision,
+      serializable: bits % 2 === 0,
+    });
+    setTimeoutMs(get, bits + 1);
+    assertEquals(decode(get.bytes), {
+      id: String(revision),
+      timeoutMs: String(bits + 1),
+      get: {
+        key: [0, 255],
+        revision: String(revision),
+        ...(bits % 2 === 0 ? { serializable: true } : {}),
+      },
+    });
+  }
+});
+
+needs(["read"], "operations: a delete of a key, a prefix and a range", () => {
+  const all = [
+    [{ key: "a" }, { key: codes("a") }],
+    [{ prefix: "a" }, { range: { start: codes("a"), end: codes("b") } }],
+    [{ range: { start: "b" } }, { range: { start: codes("b") } }],
+    [{ range: {} }, { range: {} }],
+  ] as const;
+  for (const [target, expected] of all) {
+    const remove = encodeDelete(FRAME, target);
+    setTimeoutMs(remove, 1);
+    assertEquals(decode(remove.bytes)["delete"], expected);
+  }
+});
+
+needs(["read"], "operations: a transaction with everything in it", () => {
+  const transaction = encodeTransaction(FRAME, {
+    compares: [
+      { key: "a", version: 0 },
+      { key: "b", relation: "notEqual", createRevision: 1 },
+      { key: "c", relation: "less", modRevision: 2 ** 40 },
+      { key: "d", relation: "greater", value: "" },
+      { key: "e", lease: 0n },
+    ],
+    then: [
+      { type: "put", key: "a", value: "x" },
+      { type: "get", key: "b" },
+    ],
+    else: [
+      { type: "delete", prefix: "c", returnPrevious: true },
+      { type: "list", range: { end: "z" }, limit: 9, keysOnly: true },
+      { type: "list", prefix: "", reverse: true },
+    ],
+  });
+  setTimeoutMs(transaction, 1);
+  assertEquals(decode(transaction.bytes)["transact"], {
+    compares: [
+      { key: codes("a"), relation: "EQUAL", version: "0" },
+      { key: codes("b"), relation: "NOT_EQUAL", createRevision: "1" },
+      { key: codes("c"), relation: "LESS", modRevision: String(2 ** 40) },
+      { key: codes("d"), relation: "GREATER", value: [] },
+      { key: codes("e"), relation: "EQUAL", lease: "0" },
+    ].map(({ relation, ...rest }) =>
+      relation === "EQUAL" ? rest : { relation, ...rest }
+    ),
+    then: [
+      { put: { key: codes("a"), value: codes("x") } },
+      { get: { key: codes("b") } },
+    ],
+    else: [
+      {
+        delete: {
+          range: { start: codes("c"), end: codes("d") },
+          returnPrevious: true,
+        },
+      },
+      { list: { range: { end: codes("z") }, limit: "9", keysOnly: true } },
+      { list: { range: {}, reverse: true } },
+    ],
+  });
+});
+
+Deno.test("operations: the bytes are the caller's no more", () => {
+  const value = new Uint8Array([1, 2, 3]);
+  const put = encodePut(FRAME, { key: "a", value });
+  const before = [...put.bytes];
+  value.fill(9);
+  encodePut(FRAME, { key: "b", value });
+  assertEquals([...put.bytes], before);
+});
+
+Deno.test("operations: one that is too large is refused, with the limit", () => {
+  const value = new Uint8Array(OPERATION_BYTES_MAX);
+  const error = assertThrows(
+    () => encodePut(FRAME, { key: "a", value }),
+    DkvError,
+    `at most ${OPERATION_BYTES_MAX}`,
+  );
+  assertEquals(error.code, "REQUEST_TOO_LARGE");
+  const { bytes } = encodePut(FRAME, { key: "a", value: "b" });
+  assertLessOrEqual(bytes.length, 64);
+});
+
+Deno.test("operations: where a prefix ends", () => {
+  const end = (...bytes: number[]) => [...prefixEnd(new Uint8Array(bytes))];
+  assertEquals(end(97), [98]);
+  assertEquals(end(97, 255), [98]);
+  assertEquals(end(97, 255, 255), [98]);
+  assertEquals(end(97, 254), [97, 255]);
+  assertEquals(end(255, 255), []);
+  assertEquals(end(), []);
+  const { start, end: last } = toRange({ prefix: "ab" });
+  assertEquals([[...start], [...last]], [[97, 98], [97, 99]]);
+});
+
+Deno.test("operations: numbers that are none, and leases with too many bits", () => {
+  const get = { key: "a", serializable: false };
+  assertThrows(() => encodeGet(FRAME, { ...get, revision: 1.5 }), RangeError);
+  assertThrows(
+    () => encodeGet(FRAME, { ...get, revision: 2 ** 53 }),
+    RangeError,
+  );
+  assertThrows(
+    () => encodePut(FRAME, { key: "a", value: "b", lease: 2n ** 63n }),
+    RangeError,
+  );
+});
