@@ -73,6 +73,8 @@ export interface DiskOptions {
   bootstrap: Configuration;
   /** What a disk in memory holds at first: a {@linkcode Disk.copy}. */
   image?: Uint8Array;
+  /** Space for the write-ahead log to take in advance, for when the disk is full. Default: none. */
+  reserveBytes?: number;
 }
 
 const ENTRY_TYPES = ["empty", "batch", "configuration"] as const;
@@ -80,8 +82,12 @@ const EVENT_TYPES = ["put", "delete"] as const;
 const EMPTY = new Uint8Array(0);
 const EMPTY_HARD_STATE: HardState = { term: 0, vote: null, commit: 0 };
 
-/** Bytes that a turn's commit may leave in the write-ahead log before it is checkpointed. */
-const CHECKPOINT_BYTES = 16 * 1024 * 1024;
+/** A page in the write-ahead log: its 4096 bytes and a header. */
+const FRAME_BYTES = 4096 + 24;
+/** A smaller write-ahead log is not worth a checkpoint. */
+const CHECKPOINT_BYTES_MIN = 1024 * 1024;
+/** What the last commits before the end of the reserve are kept for: terms and votes. */
+const RESERVE_MARGIN_BYTES = 1024 * 1024;
 
 /** The rows of `state`, each a small JSON text. */
 const STATE_NAMES = ["hard", "store", "configuration", "start"] as const;
@@ -93,6 +99,9 @@ export class Disk implements LogStorage, Rows {
   readonly #bootstrap: Configuration;
   #db: DatabaseSync;
   #sql: Statements;
+  readonly #wantedReserveBytes: number;
+  /** What the disk granted of it. */
+  #reserveBytes: number;
   #hardState = EMPTY_HARD_STATE;
   #storeState: StoreState = EMPTY_STATE;
   #configuration: AppliedConfiguration;
@@ -102,8 +111,10 @@ export class Disk implements LogStorage, Rows {
   #stale = new Set<StateName>();
   /** True if the open transaction holds anything at all. */
   #dirty = false;
-  /** Bytes handed to SQLite since the last checkpoint, log and event rows alike. */
-  #writtenBytes = 0;
+  /** Bytes in the write-ahead log that are not yet copied into the file. */
+  #walBytes = 0;
+  /** True since a checkpoint found no space for the file to grow. */
+  #full = false;
   #logBytes = 0;
 
   /**
@@ -116,12 +127,14 @@ export class Disk implements LogStorage, Rows {
     this.#path = options.path;
     this.#bootstrap = options.bootstrap;
     this.#configuration = { index: 0, configuration: options.bootstrap };
-    const { db, sql } = translate(
+    this.#wantedReserveBytes = options.reserveBytes ?? 0;
+    const { db, sql, reserveBytes } = translate(
       this.#path,
-      () => openTables(this.#path, options.image),
+      () => openTables(this.#path, options),
     );
     this.#db = db;
     this.#sql = sql;
+    this.#reserveBytes = reserveBytes;
     translate(this.#path, () => this.#load());
   }
 
@@ -259,7 +272,6 @@ export class Disk implements LogStorage, Rows {
         key,
         row.value,
       ));
-    this.#writtenBytes += row.value.length + key.length + 64;
     this.#dirty = true;
   }
 
@@ -348,7 +360,6 @@ export class Disk implements LogStorage, Rows {
       this.#path,
       () => this.#sql.sessionPut.run(client, crc, row.data),
     );
-    this.#writtenBytes += row.data.length;
     this.#dirty = true;
   }
 
@@ -391,7 +402,10 @@ export class Disk implements LogStorage, Rows {
     translate(this.#path, () => {
       this.#saveStale();
       this.#sql.commit.run();
-      if (this.#writtenBytes >= CHECKPOINT_BYTES) this.#checkpoint();
+      this.#walBytes = this.#frames() * FRAME_BYTES;
+      const limit = Math.max(this.#reserveBytes / 2, CHECKPOINT_BYTES_MIN);
+      // On a full disk only `makeSpace` tries again: it costs more than a commit.
+      if (this.#walBytes >= limit && !this.#full) this.#checkpoint();
       this.#sql.begin.run();
     });
     this.#dirty = false;
@@ -429,14 +443,34 @@ export class Disk implements LogStorage, Rows {
     return this.#pragma("page_count") * this.#pragma("page_size");
   }
 
-  /** Bytes that wait in the write-ahead log: the file may grow by as much. */
-  get uncheckpointedBytes(): number {
-    return this.#writtenBytes;
+  /**
+   * True if the file cannot grow for lack of space. What is committed then stays in the write-ahead
+   * log, whose bytes on the disk were reserved when it was opened:
+   *
+   * ```text
+   *   write-ahead log, reserved:  [ used, checkpointed at half ······ | refuse growth ·· | margin ]
+   *                                                                  full            exhausted
+   * ```
+   */
+  get full(): boolean {
+    return this.#full;
   }
 
-  /** Bytes inside the file that are free and will be used before the file grows. */
-  get freeBytes(): number {
-    return this.#pragma("freelist_count") * this.#pragma("page_size");
+  /** True if the file cannot grow and the reserve is nearly used up as well. */
+  get exhausted(): boolean {
+    return this.#full &&
+      this.#walBytes > this.#reserveBytes - RESERVE_MARGIN_BYTES;
+  }
+
+  /** After a disk was full: commits and tries to copy the write-ahead log into the file. */
+  makeSpace(): void {
+    translate(this.#path, () => {
+      this.#saveStale();
+      this.#sql.commit.run();
+      this.#checkpoint();
+      this.#sql.begin.run();
+    });
+    this.#dirty = false;
   }
 
   /**
@@ -500,9 +534,12 @@ export class Disk implements LogStorage, Rows {
       removeIfPresent(`${this.#path}-shm`);
       Deno.renameSync(file, this.#path);
       syncFolder(this.#path);
-      const { db, sql } = openTables(this.#path);
+      const { db, sql, reserveBytes } = openTables(this.#path, {
+        reserveBytes: this.#wantedReserveBytes,
+      });
       this.#db = db;
       this.#sql = sql;
+      this.#reserveBytes = reserveBytes;
       this.#load();
     });
   }
@@ -651,7 +688,6 @@ export class Disk implements LogStorage, Rows {
     );
     this.#lastIndex = entry.index;
     this.#logBytes += data.length;
-    this.#writtenBytes += data.length + 32;
   }
 
   #decodeEntry([index, term, type, crc, data]: LogRow): Entry {
@@ -702,13 +738,24 @@ export class Disk implements LogStorage, Rows {
   #checkpoint(): void {
     try {
       translate(this.#path, () => this.#sql.checkpoint.get());
-      this.#writtenBytes = 0;
+      this.#full = false;
+      this.#walBytes = 0;
     } catch (error) {
       if (!(error instanceof DkvError && error.code === "DISK_FULL")) {
         throw error;
       }
-      this.#writtenBytes -= CHECKPOINT_BYTES / 4;
+      this.#full = true;
     }
+  }
+
+  /** Pages in the write-ahead log. */
+  #frames(): number {
+    const row = this.#sql.walFrames.get() as unknown as [
+      number,
+      number,
+      number,
+    ];
+    return Math.max(0, row[1]); // -1 in memory, where there is none
   }
 
   #pragma(name: string): number {

@@ -214,6 +214,11 @@ export class Group {
     return this.#watchers;
   }
 
+  /** How often this group has ticked. */
+  get ticks(): number {
+    return this.#ticks;
+  }
+
   get pending(): { proposals: number; queries: number } {
     return { proposals: this.#proposals.size, queries: this.#queries.size };
   }
@@ -330,8 +335,10 @@ export class Group {
     this.#commit();
     this.#apply();
     this.#queries.applied(this.#store.state.appliedIndex);
-    this.#watchers.pump();
-    if (this.#committed.length > 0 || this.#inbox.length > 0) this.#out.wake();
+    const more = this.#watchers.pump();
+    if (more || this.#committed.length > 0 || this.#inbox.length > 0) {
+      this.#out.wake();
+    }
   }
 
   /** Ends what waits and makes everything durable. */
@@ -510,7 +517,9 @@ export class Group {
     for (const { id, data } of message.commands) {
       if (id < message.settledBelow || seen.has(id)) continue;
       seen.add(id);
-      if (full && growsStore(decodeCommand(data).request)) {
+      // Decoded here so that what cannot be read is never appended.
+      const { request } = decodeCommand(data);
+      if (full && growsStore(request)) {
         code = "DISK_FULL";
         refused.push(id);
       } else if (
@@ -638,6 +647,7 @@ export class Group {
     if (this.#ticks % HOUSEKEEPING_TICKS === 0) this.#keepHouse();
     if (this.#committed.length === 0) {
       this.#store.compactSlice(COMPACT_SLICE_ROWS);
+      this.#disk.saveStoreState(this.#store.state);
     }
   }
 

@@ -9,7 +9,6 @@ import type { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
 import { ReflectionService } from "@grpc/reflection";
-import { HealthImplementation } from "grpc-health-check";
 import { LIMITS } from "./config.ts";
 import {
   fromDelete,
@@ -48,6 +47,7 @@ import {
   toStatus,
   Unreadable,
 } from "./call.ts";
+import { Health } from "./health.ts";
 import { servePipeline } from "./pipeline.ts";
 import type { CallOptions } from "./service.ts";
 import { serveWatch } from "./watchstream.ts";
@@ -58,7 +58,7 @@ export const PROTO_PATH = `${import.meta.dirname}/proto/kvstore.proto`;
 /** The services of one node, ready to be added to its server. */
 export class GrpcAdapter {
   readonly #context: Context;
-  readonly #health = new HealthImplementation({ "": "NOT_SERVING" });
+  readonly #health = new Health(["kvstore.v1.KeyValue", "kvstore.v1.Cluster"]);
   readonly #definition: PackageDefinition;
 
   constructor(options: GrpcOptions) {
@@ -87,16 +87,13 @@ export class GrpcAdapter {
         handlers,
       );
     }
-    this.#health.addToServer(server);
+    this.#health.addTo(server);
     new ReflectionService(this.#definition).addToServer(server);
   }
 
   /** Tells load balancers whether to come here. */
   setServing(serving: boolean): void {
-    const status = serving ? "SERVING" : "NOT_SERVING";
-    for (const name of ["", "kvstore.v1.KeyValue", "kvstore.v1.Cluster"]) {
-      this.#health.setStatus(name, status);
-    }
+    this.#health.status = serving ? "SERVING" : "NOT_SERVING";
   }
 
   #handlers(): Record<string, grpc.UntypedServiceImplementation> {

@@ -71,7 +71,7 @@ export function nodeFlags(spec: NodeSpec): string[] {
     pathOf("proto"),
     // A worker's first module is read under the permissions of the node.
     pathOf("snapshot_worker.ts"),
-    ...reflectionProtos(),
+    ...packageFiles(),
   ];
   return [
     `--allow-net=${config.nodes.map((node) => node.address).join(",")}`,
@@ -284,15 +284,24 @@ function lockFlags(): string[] {
   ];
 }
 
-/** @grpc/reflection reads its own .proto files when a server is set up. */
-function reflectionProtos(): string[] {
-  const main = import.meta.resolve("@grpc/reflection");
-  if (!main.startsWith("file:")) return [];
-  const end = main.indexOf("/build/");
-  assert(end > 0, `@grpc/reflection is not where it was: ${main}`);
-  return [
-    decodeURIComponent(new URL(`${main.slice(0, end)}/build/proto`).pathname),
-  ];
+let packages: string[] | undefined;
+
+/**
+ * @grpc/reflection reads its own .proto files, which lie in the cache of packages.
+ */
+function packageFiles(): string[] {
+  if (packages !== undefined) return packages;
+  // A program that has loaded the package is told its file, others are told its name.
+  const [before, after] = import.meta.resolve("@grpc/reflection")
+    .split("/@grpc/reflection/");
+  if (before?.startsWith("file:") && after !== undefined) {
+    return packages = [decodeURIComponent(new URL(before).pathname)];
+  }
+  const { stdout } = new Deno.Command("deno", { args: ["info", "--json"] })
+    .outputSync();
+  const { npmCache } = JSON.parse(new TextDecoder().decode(stdout));
+  assert(typeof npmCache === "string", "`deno info` names no package cache");
+  return packages = [npmCache];
 }
 
 function pathOf(name: string): string {

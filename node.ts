@@ -6,7 +6,6 @@
  */
 
 import * as grpc from "@grpc/grpc-js";
-import { statfsSync } from "node:fs";
 import { clearImmediate, setImmediate } from "node:timers";
 import { type Config, fingerprint, LIMITS, nodeOf } from "./config.ts";
 import { Disk } from "./disk.ts";
@@ -39,6 +38,8 @@ const GROUP = "default";
 const CATCH_UP_TICKS_MAX = 2;
 /** A file up to this size is read and checked as a whole at start: about a second. */
 const VERIFY_BYTES_MAX = 256 * 1024 * 1024;
+/** How often a full disk is asked whether it has space again. */
+const SPACE_RETRY_TICKS = 10;
 /** How long a stopping node waits for another to lead, and for open calls. */
 const STOP_GRACE_MS = 1000;
 
@@ -76,7 +77,6 @@ export class Node {
   #ticker: ReturnType<typeof setInterval> | undefined;
   #lastTickMs = performance.now();
   #writeRefusal: string | null = null;
-  #diskExhausted = false;
   #state: "starting" | "running" | "stopping" | "stopped" = "starting";
 
   /**
@@ -113,7 +113,11 @@ export class Node {
     this.#known = new KnownMembers(directory);
     const bootstrap = bootstrapOf(config, this.#identity.memberId);
     this.#snapshots = new Snapshots(directory, bootstrap);
-    this.#disk = new Disk({ path: `${directory}/${GROUP}.db`, bootstrap });
+    this.#disk = new Disk({
+      path: `${directory}/${GROUP}.db`,
+      bootstrap,
+      reserveBytes: LIMITS.walReserveBytes,
+    });
     if (this.#disk.bytes <= VERIFY_BYTES_MAX) this.#disk.verify();
     this.#group = this.#makeGroup();
     const service = new Service(this.#group, config.settings);
@@ -129,7 +133,6 @@ export class Node {
     this.#server = new grpc.Server(serverOptions());
     this.#adapter.addTo(this.#server);
     this.#peers.addTo(this.#server);
-    this.#checkSpace();
   }
 
   /** Resolves when the node has ended: with undefined after `stop`, with the reason if it failed. */
@@ -312,7 +315,11 @@ export class Node {
     const ticks = Math.floor((performance.now() - this.#lastTickMs) / tickMs);
     if (ticks === 0) return;
     this.#lastTickMs += ticks * tickMs;
-    this.#checkSpace();
+    try {
+      this.#checkSpace();
+    } catch (error) {
+      return this.#fail(error);
+    }
     for (let i = 0; i < Math.min(ticks, CATCH_UP_TICKS_MAX); i++) {
       this.#group.tick();
     }
@@ -336,7 +343,7 @@ export class Node {
         shipSnapshot: (to) => void this.#shipSnapshot(to),
         installSnapshot: (disk, meta) => this.#snapshots.install(disk, meta),
         writeRefusal: () => this.#writeRefusal,
-        diskExhausted: () => this.#diskExhausted,
+        diskExhausted: () => this.#disk.exhausted,
         log: (level, text, fields) => this.#log(level, text, fields),
       },
     });
@@ -360,8 +367,11 @@ export class Node {
       },
       addresses,
       log: (level, text, fields) => this.#log(level, text, fields),
-      onMessages: (_from, messages) => {
-        for (const { message } of messages) this.#group.receive(message);
+      onMessages: (from, envelopes) => {
+        for (const { message } of envelopes) {
+          // Who a node may speak for was checked when it connected.
+          if (nodeOfMember(message.from) === from) this.#group.receive(message);
+        }
       },
       onConnected: (nodeId) =>
         this.#logger.debug("connected", { peer: nodeId }),
@@ -469,30 +479,23 @@ export class Node {
     }
   }
 
-  /** Refuses writes while there is still room for what was promised already. */
+  /** Refuses writes from when the file cannot grow until it can again. */
   #checkSpace(): void {
-    const { bavail, bsize, blocks } = statfsSync(this.#directory);
-    // What waits in the write-ahead log may have to be copied into the file.
-    const free = bavail * bsize + this.#disk.freeBytes -
-      this.#disk.uncheckpointedBytes;
-    const wanted = Math.min(
-      this.#config.settings.diskFreeBytesMin,
-      blocks * bsize / 10,
-    );
-    const refusal = free >= wanted
-      ? null
-      : `${this.#directory} has ${
-        Math.max(0, Math.round(free / 1024))
-      } KiB free, writes need ${Math.round(wanted / 1024)} KiB`;
-    this.#diskExhausted = free < wanted / 2;
-    if ((refusal === null) !== (this.#writeRefusal === null)) {
-      if (refusal === null) {
-        this.#logger.info("the disk has space again: writes are accepted");
-      } else {this.#logger.warn(
-          `the disk is nearly full: writes are refused. ${refusal}`,
-        );}
+    const wasFull = this.#writeRefusal !== null;
+    if (wasFull && this.#group.ticks % SPACE_RETRY_TICKS === 0) {
+      this.#disk.makeSpace();
     }
-    this.#writeRefusal = refusal;
+    if (wasFull === this.#disk.full) return;
+    this.#writeRefusal = this.#disk.full
+      ? `no space left on the disk of ${this.#directory}`
+      : null;
+    if (wasFull) {
+      this.#logger.info("the disk has space again: writes are accepted");
+    } else {
+      this.#logger.warn(
+        "the disk is full: writes are refused until it has space",
+      );
+    }
   }
 }
 

@@ -75,16 +75,27 @@ export function imageOf(db: DatabaseSync): Uint8Array {
   return (db as unknown as Serializable).serialize();
 }
 
-/**
- * Opens or creates a file with the tables, durable commits and one open transaction. `image` is
- * what a database in memory starts with.
- */
-export function openTables(
-  path: string,
-  image: Uint8Array | null = null,
-): { db: DatabaseSync; sql: Statements } {
+/** An open file. */
+export interface Tables {
+  readonly db: DatabaseSync;
+  readonly sql: Statements;
+  /** How far the write-ahead log can grow without asking the disk for space. */
+  readonly reserveBytes: number;
+}
+
+/** How to open a file. */
+export interface TablesOptions {
+  /** What a database in memory starts with. */
+  readonly image?: Uint8Array | undefined;
+  /** Space for the write-ahead log to take in advance. Default: none. */
+  readonly reserveBytes?: number | undefined;
+}
+
+/** Opens or creates a file with the tables, durable commits and one open transaction. */
+export function openTables(path: string, options: TablesOptions): Tables {
+  const { image, reserveBytes = 0 } = options;
   const db = new DatabaseSync(path);
-  if (image !== null) (db as unknown as Serializable).deserialize(image);
+  if (image !== undefined) (db as unknown as Serializable).deserialize(image);
   db.exec(
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; " +
       "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA cache_size=-65536;",
@@ -98,9 +109,47 @@ export function openTables(
     );
   }
   if (version === 0) db.exec(SCHEMA);
+  const reserved = path === ":memory:" ? 0 : reserve(db, path, reserveBytes);
   const sql = prepare(db);
   sql.begin.run();
-  return { db, sql };
+  return { db, sql, reserveBytes: reserved };
+}
+
+/**
+ * Makes the write-ahead log's file large in advance, so that commits go on when the disk is full. A
+ * transaction that is larger than the cache spills into that file, and leaves it large when it is
+ * rolled back. On a small disk less is taken. Returns how much.
+ */
+function reserve(db: DatabaseSync, path: string, reserveBytes: number): number {
+  for (const part of [1, 4, 16]) {
+    const wanted = reserveBytes / part;
+    if (walFileBytes(path) >= wanted) return wanted;
+    try {
+      db.exec("PRAGMA wal_checkpoint(PASSIVE)");
+      db.exec(
+        "PRAGMA cache_size=10; BEGIN IMMEDIATE; CREATE TABLE spill(data BLOB)",
+      );
+      const spill = db.prepare("INSERT INTO spill VALUES (zeroblob(1048576))");
+      for (let bytes = 0; bytes < wanted; bytes += 1048576) spill.run();
+      return wanted;
+    } catch (error) {
+      if (!isFull(error)) throw error;
+    } finally {
+      if (db.isTransaction) db.exec("ROLLBACK");
+      db.exec("PRAGMA cache_size=-65536");
+    }
+    db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  }
+  return 0;
+}
+
+function walFileBytes(path: string): number {
+  try {
+    return Deno.statSync(`${path}-wal`).size;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return 0;
+    throw error;
+  }
 }
 
 function prepare(db: DatabaseSync) {
@@ -116,6 +165,7 @@ function prepare(db: DatabaseSync) {
     commit: db.prepare("COMMIT"),
     rollback: db.prepare("ROLLBACK"),
     checkpoint: db.prepare("PRAGMA wal_checkpoint(PASSIVE)"),
+    walFrames: rows("PRAGMA wal_checkpoint(NOOP)"),
     stateGet: rows("SELECT data, crc FROM state WHERE name = ?"),
     statePut: db.prepare("INSERT OR REPLACE INTO state VALUES (?, ?, ?)"),
     logInsert: db.prepare("INSERT INTO log VALUES (?, ?, ?, ?, ?)"),
@@ -229,13 +279,8 @@ export function translate<T>(path: string, run: () => T): T {
     if (error instanceof DkvError || error instanceof AssertionError) {
       throw error;
     }
-    const { errcode, message } = error as {
-      errcode?: number;
-      message?: string;
-    };
-    const code = errcode === undefined
-      ? codeOfMessage(message ?? "")
-      : errcode & 0xff;
+    const { message } = error as Error;
+    const code = codeOf(error);
     switch (code) {
       case SQLITE_CORRUPT:
       case SQLITE_NOTADB:
@@ -260,6 +305,15 @@ export function translate<T>(path: string, run: () => T): T {
         );
     }
   }
+}
+
+function isFull(error: unknown): boolean {
+  return codeOf(error) === SQLITE_FULL;
+}
+
+function codeOf(error: unknown): number {
+  const { errcode, message } = error as { errcode?: number; message?: string };
+  return errcode === undefined ? codeOfMessage(message ?? "") : errcode & 0xff;
 }
 
 /** `exec` and opening give no error code in Deno, only SQLite's text (sqlite3_errstr). */

@@ -65,6 +65,7 @@ export interface Status {
   readonly header: { readonly revision: number; readonly nodeId: string };
   readonly members: readonly {
     readonly nodeId: string;
+    readonly suffrage: string;
     readonly matchIndex: number;
     readonly progress: string;
     readonly connected: boolean;
@@ -217,9 +218,9 @@ export class TestCluster implements AsyncDisposable {
   }
 
   /** Starts a node that has ended, with the same data, and waits until it listens. */
-  async restart(id: string): Promise<void> {
+  async restart(id: string, extraArgs: readonly string[] = []): Promise<void> {
     assert(this.node(id).exit !== null, `${id} still runs`);
-    this.#spawn(id);
+    this.#spawn(id, extraArgs);
     await this.node(id).waitForLine(LISTENING, START_MS_MAX);
   }
 
@@ -382,14 +383,15 @@ export class TestCluster implements AsyncDisposable {
     return this.#options.proxied ? this.path(`${id}.json`) : this.configPath;
   }
 
-  #spawn(id: string): void {
+  #spawn(id: string, moreArgs: readonly string[] = []): void {
     const path = this.#configOf(id);
-    const { extraArgs, program } = this.#options;
+    const { program } = this.#options;
+    const extraArgs = [...this.#options.extraArgs ?? [], ...moreArgs];
     const spec: NodeSpec = {
       config: parseConfig(Deno.readTextFileSync(path), path),
       id,
       dataDir: this.dataDir(id),
-      ...(extraArgs === undefined ? {} : { extraArgs }),
+      extraArgs,
       ...(program === undefined ? {} : { program }),
     };
     this.#nodes.set(id, new NodeProcess(spec));
