@@ -20,14 +20,7 @@ import {
   setColorEnabled,
   yellow,
 } from "@std/fmt/colors";
-import {
-  type Change,
-  type Client,
-  connect,
-  type Entry,
-  type NodeStatus,
-  parseEndpoints,
-} from "./client.ts";
+import type { Change, Client, Entry, NodeStatus } from "./client.ts";
 import { DkvError } from "./errors.ts";
 
 const EXIT = {
@@ -165,6 +158,9 @@ async function node(options: Options): Promise<number> {
   if (level === undefined) {
     throw new UsageError(`The log level is one of ${LOG_LEVELS.join(", ")}`);
   }
+  // Whoever sees that the node listens may at once tell it to stop.
+  const told = Promise.withResolvers<void>();
+  const release = onStop(told.resolve);
   let running;
   try {
     // Loaded only here: a client needs none of it.
@@ -178,105 +174,112 @@ async function node(options: Options): Promise<number> {
     report(error);
     return 1;
   }
-  const stop = () => void running.stop();
-  Deno.addSignalListener("SIGINT", stop);
-  Deno.addSignalListener("SIGTERM", stop);
+  void told.promise.then(() => running.stop());
   const failure = await running.ended;
+  release();
   return failure === undefined ? 0 : 1;
+}
+
+/** Calls `stop` when the process is told to end; returns the function that ends this. */
+function onStop(stop: () => void): () => void {
+  const signals = ["SIGINT", "SIGTERM"] as const;
+  for (const signal of signals) Deno.addSignalListener(signal, stop);
+  return () => {
+    for (const signal of signals) Deno.removeSignalListener(signal, stop);
+  };
 }
 
 // ------------------------------------------------------------------ keys
 
-type ClientCommand = (client: Client, options: Options) => Promise<number>;
+/** What is done with a client, once the arguments are found to be right. */
+type Action = (client: Client) => Promise<number>;
 
-function withClient(command: ClientCommand): Command {
+function withClient(prepare: (options: Options) => Action): Command {
   return async (options) => {
     const timeoutMs = numberOf(options, "timeout");
+    const action = prepare(options);
+    // Loaded only here: it reads the environment, and help needs none of it.
+    const { connect } = await import("./client.ts");
     await using client = await connect(
       endpointsOf(options),
       timeoutMs === undefined ? {} : { timeoutMs },
     );
-    return await command(client, options);
+    return await action(client);
   };
 }
 
-async function put(client: Client, options: Options): Promise<number> {
+function put(options: Options): Action {
   const [key, value] = argumentsOf(options, ["KEY", "VALUE"]);
-  const { revision, version } = await client.put(key, value);
-  print(
-    options,
-    { revision, version },
-    `revision ${revision}, version ${version}`,
-  );
-  return EXIT.done;
+  return async (client) => {
+    const { revision, version } = await client.put(key, value);
+    const text = `revision ${revision}, version ${version}`;
+    print(options, { revision, version }, text);
+    return EXIT.done;
+  };
 }
 
-async function get(client: Client, options: Options): Promise<number> {
+function get(options: Options): Action {
   const [key] = argumentsOf(options, ["KEY"]);
-  const entry = await client.get(key, readOptions(options));
-  if (entry === null) {
-    console.error(`dkv: there is no key ${key}`);
-    return EXIT.notFound;
-  }
-  print(options, jsonOf(entry), entry.text());
-  return EXIT.done;
+  const read = readOptions(options);
+  return async (client) => {
+    const entry = await client.get(key, read);
+    if (entry === null) {
+      console.error(`dkv: there is no key ${key}`);
+      return EXIT.notFound;
+    }
+    print(options, jsonOf(entry), entry.text());
+    return EXIT.done;
+  };
 }
 
-async function del(client: Client, options: Options): Promise<number> {
-  const { revision, deleted } = await client.delete(targetOf(options));
-  print(
-    options,
-    { revision, deleted },
-    `${deleted} ${
-      deleted === 1 ? "key" : "keys"
-    } deleted, revision ${revision}`,
-  );
-  return deleted > 0 ? EXIT.done : EXIT.notFound;
+function del(options: Options): Action {
+  const target = targetOf(options);
+  return async (client) => {
+    const { revision, deleted } = await client.delete(target);
+    const keys = deleted === 1 ? "key" : "keys";
+    const text = `${deleted} ${keys} deleted, revision ${revision}`;
+    print(options, { revision, deleted }, text);
+    return deleted > 0 ? EXIT.done : EXIT.notFound;
+  };
 }
 
-async function list(client: Client, options: Options): Promise<number> {
+function list(options: Options): Action {
   const [, prefix = "", ...rest] = options._;
   if (rest.length > 0) throw new UsageError("list takes one PREFIX");
   const limit = numberOf(options, "limit");
   const keysOnly = options["keys-only"];
-  const entries = client.list({
+  const what = {
     prefix: options.prefix ?? prefix,
     keysOnly,
     ...readOptions(options),
     ...(limit === undefined ? {} : { limit }),
-  });
-  let count = 0;
-  for await (const entry of entries) {
-    count++;
-    const text = keysOnly ? entry.key : `${bold(entry.key)}\t${entry.text()}`;
-    print(options, jsonOf(entry, { keysOnly }), text);
-  }
-  return count > 0 ? EXIT.done : EXIT.notFound;
+  };
+  return async (client) => {
+    let count = 0;
+    for await (const entry of client.list(what)) {
+      count++;
+      const text = keysOnly ? entry.key : `${bold(entry.key)}\t${entry.text()}`;
+      print(options, jsonOf(entry, { keysOnly }), text);
+    }
+    return count > 0 ? EXIT.done : EXIT.notFound;
+  };
 }
 
-async function watch(client: Client, options: Options): Promise<number> {
+function watch(options: Options): Action {
   const target = targetOf(options);
   const from = numberOf(options, "revision");
-  const stopping = new AbortController();
-  const stop = () => stopping.abort(stop);
-  Deno.addSignalListener("SIGINT", stop);
-  Deno.addSignalListener("SIGTERM", stop);
-  const changes = client.watch({
-    ...(typeof target === "string" ? { key: target } : target),
-    ...(from === undefined ? {} : { from }),
-    signal: stopping.signal,
-  });
-  try {
+  return async (client) => {
+    const changes = client.watch({
+      ...(typeof target === "string" ? { key: target } : target),
+      ...(from === undefined ? {} : { from }),
+    });
+    const release = onStop(() => void changes.return());
     for await (const change of changes) {
       print(options, jsonOfChange(change), textOfChange(change));
     }
-  } catch (error) {
-    if (error !== stop) throw error;
-  } finally {
-    Deno.removeSignalListener("SIGINT", stop);
-    Deno.removeSignalListener("SIGTERM", stop);
-  }
-  return EXIT.done;
+    release();
+    return EXIT.done;
+  };
 }
 
 function textOfChange({ type, revision, key, entry }: Change): string {
@@ -305,6 +308,7 @@ function jsonOf(entry: Entry, { keysOnly = false } = {}): object {
 // ------------------------------------------------------------------ the cluster
 
 async function status(options: Options): Promise<number> {
+  const { parseEndpoints } = await import("./client.ts");
   const addresses = parseEndpoints(endpointsOf(options));
   const found = await Promise.all(addresses.map(statusOf));
   if (options.json) {
@@ -329,6 +333,7 @@ interface StatusRow {
 }
 
 async function statusOf(address: string): Promise<StatusRow> {
+  const { connect } = await import("./client.ts");
   try {
     await using client = await connect(address, { timeoutMs: STATUS_MS });
     return { address, status: await client.status(address) };

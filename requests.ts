@@ -52,6 +52,10 @@ const MESSAGE_BYTES = 1024 * 1024;
 const ATTEMPT_MS = 1300;
 /** How much later than that a node counts as dead. */
 const GRACE_MS = 200;
+/** How long an answer may be on its way; a node counts time in ticks, and not finer. */
+const MARGIN_MS = 100;
+/** With less time than this left, another attempt would only make the outcome unknown. */
+const LAST_ATTEMPT_MS = 300;
 /** How often deadlines are looked at. */
 const SWEEP_MS = 25;
 const PAUSE_MS_MIN = 20;
@@ -247,7 +251,8 @@ export class Requests {
       const { encoded, id } = request;
       const attemptMs = ATTEMPT_MS * 2 ** Math.min(request.attempts, 10);
       const leftMs = Math.min(attemptMs, request.deadlineMs - now);
-      setTimeoutMs(encoded, leftMs);
+      // A little less, so that the node's own answer arrives before time is up.
+      setTimeoutMs(encoded, leftMs - Math.min(MARGIN_MS, leftMs / 4));
       request.silentMs = now + attemptMs + GRACE_MS;
       request.attempts++;
       stream.inFlight.set(id, request);
@@ -332,7 +337,9 @@ export class Requests {
       PAUSE_MS_MAX,
     );
     request.pauseMs = performance.now() + pauseMs * (0.5 + Math.random());
-    this.#paused.push(request);
+    const late = request.pauseMs + LAST_ATTEMPT_MS > request.deadlineMs;
+    if (late) this.#fail(request, error);
+    else this.#paused.push(request);
   }
 
   /** No more is sent over a stream; what is in flight may still be answered. */
