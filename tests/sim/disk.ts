@@ -1,0 +1,196 @@
+/**
+ * The disk of a simulated machine: the real one in memory, with a mirror of what it must hold and
+ * places where it can fail. The mirror is what the checkers look at, and what the disk is compared
+ * with after each crash. Used by `machine.ts`.
+ *
+ * @module
+ */
+
+import { DatabaseSync } from "node:sqlite";
+import { assert } from "../../errors.ts";
+import { Disk } from "../../disk.ts";
+import type { Position } from "../../log.ts";
+import type {
+  Configuration,
+  Entry,
+  HardState,
+  Index,
+  SnapshotMeta,
+  Term,
+} from "../../message.ts";
+import type { Random } from "./random.ts";
+
+/** What a disk holds, replaced as a whole when something changes. */
+export interface Held {
+  /** What comes before the first entry. */
+  readonly base: Position;
+  readonly entries: readonly Entry[];
+  readonly hardState: HardState;
+  /** The state contains everything up to here. */
+  readonly applied: Index;
+}
+
+/** Heard before and after each commit that has something to do; may throw to fail it. */
+export type CommitHook = (phase: "before" | "after") => void;
+
+/** A disk that can fail. */
+export class SimDisk extends Disk {
+  /** What was written, durable or not. */
+  written: Held;
+  /** What a crash leaves. */
+  durable: Held;
+  /** Heard of every entry that is written, with the one before it. */
+  onAppend: (entry: Entry, before: Position) => void = () => {};
+  onCommit: CommitHook = () => {};
+  /** What it holds need not be what was written. */
+  readonly #isDamaged: boolean;
+
+  /** Empty, or with the damaged image of a disk that held `held`. */
+  constructor(
+    options: { bootstrap: Configuration; image?: Uint8Array; held?: Held },
+  ) {
+    super({ path: ":memory:", ...options });
+    this.#isDamaged = options.held !== undefined;
+    this.written = options.held ?? this.#read();
+    this.durable = this.written;
+  }
+
+  override appendEntries(
+    entries: readonly Entry[],
+    truncateFrom: Index | null,
+  ): void {
+    super.appendEntries(entries, truncateFrom);
+    const { base } = this.written;
+    const kept = truncateFrom === null
+      ? this.written.entries
+      : this.written.entries.slice(0, truncateFrom - base.index - 1);
+    let before = lastOf({ ...this.written, entries: kept });
+    for (const entry of entries) {
+      this.onAppend(entry, before);
+      before = { index: entry.index, term: entry.term };
+    }
+    this.written = { ...this.written, entries: [...kept, ...entries] };
+  }
+
+  override dropEntries(index: Index): void {
+    const term = termOf(this.written, index);
+    super.dropEntries(index);
+    const { base, entries } = this.written;
+    this.written = {
+      ...this.written,
+      base: { index, term: term! },
+      entries: entries.slice(index - base.index),
+    };
+  }
+
+  override commit(): void {
+    if (!this.dirty) return;
+    this.onCommit("before");
+    super.commit();
+    this.written = {
+      ...this.written,
+      hardState: this.hardState,
+      applied: this.storeState.appliedIndex,
+    };
+    this.durable = this.written;
+    this.onCommit("after");
+  }
+
+  /** A crash. The disk must hold exactly what was committed. */
+  override reopen(): void {
+    super.reopen();
+    this.written = this.durable;
+    if (this.#isDamaged) return;
+    const read = this.#read();
+    const { base, entries, hardState, applied } = this.durable;
+    assert(
+      read.base.index === base.index && read.base.term === base.term &&
+        read.entries.length === entries.length && read.applied === applied &&
+        read.entries.every(({ term }, i) => term === entries[i]!.term),
+      `After a crash the log is ${show(read)}, committed was ${
+        show(this.durable)
+      }`,
+    );
+    assert(
+      JSON.stringify(read.hardState) === JSON.stringify(hardState),
+      `After a crash the hard state is ${JSON.stringify(read.hardState)}, ` +
+        `committed was ${JSON.stringify(hardState)}`,
+    );
+  }
+
+  override installCopy(image: Uint8Array, meta: SnapshotMeta): void {
+    super.installCopy(image, meta);
+    this.written = this.#read();
+    this.durable = this.written;
+  }
+
+  #read(): Held {
+    const { firstIndex, lastIndex } = this;
+    const index = firstIndex - 1;
+    return {
+      base: { index, term: this.term(index) },
+      entries: this.entries(firstIndex, lastIndex + 1, Infinity),
+      hardState: this.hardState,
+      applied: this.storeState.appliedIndex,
+    };
+  }
+}
+
+/** The term of an entry in a log; null if it does not reach there, or no longer. */
+export function termOf(
+  { base, entries }: Pick<Held, "base" | "entries">,
+  index: Index,
+): Term | null {
+  if (index === base.index) return base.term;
+  return entries[index - base.index - 1]?.term ?? null;
+}
+
+/** Where a log ends. */
+export function lastOf({ base, entries }: Pick<Held, "base" | "entries">) {
+  const last = entries.at(-1);
+  return last === undefined ? base : { index: last.index, term: last.term };
+}
+
+/** True if a log holds the entry, or a state that contains it. */
+export function contains(held: Held, { index, term }: Position): boolean {
+  return index < held.base.index || termOf(held, index) === term;
+}
+
+function show(held: Held): string {
+  const last = lastOf(held);
+  return `${held.base.index}/${held.base.term} to ${last.index}/${last.term}, applied ${held.applied}`;
+}
+
+const DAMAGES = [
+  "UPDATE log SET term = term + 1 WHERE idx = (SELECT max(idx) FROM log)",
+  "UPDATE log SET term = term + 1 WHERE idx = (SELECT idx FROM log ORDER BY idx LIMIT 1 OFFSET ?)",
+  "UPDATE log SET type = 1 - type WHERE type < 2 AND idx = (SELECT idx FROM log ORDER BY idx LIMIT 1 OFFSET ?)",
+  "UPDATE log SET data = CAST(data || x'00' AS BLOB) WHERE idx = (SELECT idx FROM log ORDER BY idx LIMIT 1 OFFSET ?)",
+  "UPDATE event SET value = CAST(x'7f' || value AS BLOB) WHERE position = (SELECT position FROM event ORDER BY position DESC LIMIT 1 OFFSET ?)",
+  "UPDATE event SET version = version + 1 WHERE position = (SELECT position FROM event ORDER BY position DESC LIMIT 1 OFFSET ?)",
+  "UPDATE event SET key = CAST(key || x'31' AS BLOB) WHERE position = (SELECT position FROM event ORDER BY position DESC LIMIT 1 OFFSET ?)",
+  "UPDATE lease SET deadline_ms = deadline_ms + 4096",
+  "UPDATE session SET data = CAST(data || x'00' AS BLOB)",
+  "UPDATE state SET data = replace(data, '1', '3')",
+] as const;
+
+/** A copy of a disk with some bytes changed; null if the statement that was drawn met no row. */
+export function damage(
+  image: Uint8Array,
+  random: Random,
+): { image: Uint8Array; what: string } | null {
+  const db = new DatabaseSync(":memory:");
+  const serial = db as unknown as {
+    serialize(): Uint8Array;
+    deserialize(image: Uint8Array): void;
+  };
+  serial.deserialize(image);
+  const sql = random.pick(DAMAGES);
+  const statement = db.prepare(sql);
+  const { changes } = sql.includes("?")
+    ? statement.run(random.below(8))
+    : statement.run();
+  const damaged = serial.serialize();
+  db.close();
+  return Number(changes) === 0 ? null : { image: damaged, what: sql };
+}
