@@ -155,14 +155,15 @@ export class Disk implements LogStorage, Rows {
 
   term(index: Index): Term {
     if (index === this.#start.index) return this.#start.term;
-    const row = translate(this.#path, () => this.#sql.logTerm.get(index)) as
-      | [number]
+    const row = translate(this.#path, () => this.#sql.logGet.get(index)) as
+      | LogRow
       | undefined;
     assert(
       row !== undefined,
       `No log entry ${index}: the log holds ${this.firstIndex} to ${this.#lastIndex}`,
     );
-    return row[0];
+    // The whole row, for its checksum: a wrong term could win an election that it must lose.
+    return this.#decodeEntry(row).term;
   }
 
   entries(from: Index, to: Index, bytesMax: number): Entry[] {

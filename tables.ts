@@ -169,7 +169,7 @@ function prepare(db: DatabaseSync) {
     stateGet: rows("SELECT data, crc FROM state WHERE name = ?"),
     statePut: db.prepare("INSERT OR REPLACE INTO state VALUES (?, ?, ?)"),
     logInsert: db.prepare("INSERT INTO log VALUES (?, ?, ?, ?, ?)"),
-    logTerm: rows("SELECT term FROM log WHERE idx = ?"),
+    logGet: rows("SELECT idx, term, type, crc, data FROM log WHERE idx = ?"),
     logRange: rows(
       "SELECT idx, term, type, crc, data FROM log WHERE idx >= ? AND idx < ? ORDER BY idx",
     ),

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { DatabaseSync } from "node:sqlite";
 import { Disk } from "../disk.ts";
 import { AssertionError, DkvError } from "../errors.ts";
 import type { Entry } from "../message.ts";
@@ -330,4 +331,22 @@ Deno.test("Disk copies what is committed, and installs the copy of another with 
     new Disk({ path: ":memory:", bootstrap: BOOTSTRAP, image }).lastIndex,
     2,
   );
+});
+
+Deno.test("Disk checks the row before it says a term (raft-pitfalls P12)", () => {
+  const disk = inMemory();
+  disk.appendEntries([batch(1), batch(2)], null);
+  disk.saveHardState({ term: 1, vote: null, commit: 0 });
+  disk.commit();
+  const db = new DatabaseSync(":memory:") as DatabaseSync & {
+    serialize(): Uint8Array;
+    deserialize(image: Uint8Array): void;
+  };
+  db.deserialize(disk.copy());
+  db.exec("UPDATE log SET term = 7 WHERE idx = 2");
+  const image = db.serialize();
+  db.close();
+  const damaged = new Disk({ path: ":memory:", bootstrap: BOOTSTRAP, image });
+  assertEquals(damaged.term(1), 1);
+  assertThrows(() => damaged.term(2), DkvError, "log row 2 fails its checksum");
 });
