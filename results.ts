@@ -6,7 +6,12 @@
  * @module
  */
 import type { StoredEntry } from "./batch.ts";
-import { assert, DkvError, type ErrorCode, unreachable } from "./errors.ts";
+import {
+  DkvError,
+  type ErrorCode,
+  isErrorCode,
+  unreachable,
+} from "./errors.ts";
 import type { Pen, Reader } from "./wire.ts";
 
 /** The outcome of one operation inside a transaction. */
@@ -135,7 +140,7 @@ export function stripResult(result: Result): Result {
   }
 }
 
-/** Writes the fields of message Result of `proto/entry.proto`. Errors are not remembered, so not written. */
+/** Writes the fields of message Result of `proto/entry.proto`. */
 export function writeResult(pen: Pen, result: Result): void {
   switch (result.type) {
     case "put": {
@@ -177,8 +182,12 @@ export function writeResult(pen: Pen, result: Result): void {
     }
     case "done":
       return pen.close(pen.open(6));
-    case "error":
-      return assert(false, `An error is not remembered: ${result.code}`);
+    case "error": {
+      const start = pen.open(7);
+      pen.latin1(1, result.code);
+      pen.latin1(2, result.message);
+      return pen.close(start);
+    }
     default:
       unreachable(result);
   }
@@ -236,9 +245,23 @@ function corrupt(what: string): DkvError {
 export function readResult(reader: Reader): Result {
   const tag = reader.tag();
   const outer = reader.enter();
-  const result = readResultBody(reader, tag >> 3);
+  const result = tag >> 3 === 7
+    ? readError(reader)
+    : readResultBody(reader, tag >> 3);
   reader.leave(outer);
   return result;
+}
+
+function readError(reader: Reader): Result {
+  let code = "";
+  let message = "";
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === (1 << 3 | 2)) code = reader.latin1();
+    else if (tag === (2 << 3 | 2)) message = reader.latin1();
+    else throw corrupt(`field ${tag >> 3} in an error`);
+  }
+  if (!isErrorCode(code)) throw corrupt(`error code ${JSON.stringify(code)}`);
+  return { type: "error", code, message };
 }
 
 function readResultBody(reader: Reader, field: number): Result {

@@ -1,12 +1,12 @@
 /**
  * Client sessions of the store: what makes a retried write apply once. For each client the results
- * of its latest changes are remembered, by sequence number, until the client says that it has seen
+ * of its latest writes are remembered, by sequence number, until the client says that it has seen
  * them (`doneBelow`). Used by `store.ts`.
  *
- * Only what changed something is remembered: a repetition of a failed or void command is judged
- * afresh, which a client cannot tell from a slow first attempt. A result with more than a kilobyte
- * of entries is remembered without them: its repetition answers with the same revision and counts,
- * but no entries.
+ * What changed nothing is remembered as well, errors too: the client has that answer, so a second
+ * copy of the write that was under way all the time must not take effect behind its back. A result
+ * with more than a kilobyte of entries is remembered without them: its repetition answers with the
+ * same revision and counts, but no entries.
  *
  * A client that was silent for `sessionTtlMs` of log time is forgotten; a write that it repeats
  * after that is a new write.

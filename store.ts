@@ -242,38 +242,28 @@ export class Store {
   /** Applies one command, at most once if it has a write id. */
   #applyCommand(command: Command, at: LogPlace): Result {
     const { writeId, request } = command;
-    if (writeId === null) return this.#applyRequest(request, at).result;
+    if (writeId === null) return this.#applyRequest(request, at);
     const answer = this.#sessions.admit(writeId, at);
     if (answer !== null) return answer;
-    const { result, changed } = this.#applyRequest(request, at);
-    if (changed) this.#sessions.remember(writeId, { result, at });
+    const result = this.#applyRequest(request, at);
+    this.#sessions.remember(writeId, { result, at });
     return result;
   }
 
-  #applyRequest(
-    request: Request,
-    at: LogPlace,
-  ): { result: Result; changed: boolean } {
-    const before = this.#versions.revision;
+  #applyRequest(request: Request, at: LogPlace): Result {
     switch (request.type) {
       case "put":
+        return this.#put(request);
       case "delete":
-      case "transact": {
-        const result = request.type === "put"
-          ? this.#put(request)
-          : request.type === "delete"
-          ? this.#delete(request)
-          : this.#transact(request);
-        return { result, changed: this.#versions.revision !== before };
-      }
+        return this.#delete(request);
+      case "transact":
+        return this.#transact(request);
       case "grant":
       case "revoke":
       case "keepAlive":
       case "compact":
-      case "identify": {
-        const result = this.#administer(request, at);
-        return { result, changed: result.type !== "error" };
-      }
+      case "identify":
+        return this.#administer(request, at);
       default:
         return unreachable(request);
     }

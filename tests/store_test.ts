@@ -582,15 +582,24 @@ Deno.test("store: a sequence that the client was answered for is stale, not appl
   assertEquals(fed.store.revision, 2);
 });
 
-Deno.test("store: a write that failed is not remembered: its repetition is judged afresh", () => {
+Deno.test("store: what changed nothing is remembered too: a late copy takes no effect", () => {
   const fed = new Fed();
-  assertEquals(
-    outcome(fed.do([write("c", 1), put("a", "v", 9n)])),
-    "LEASE_NOT_FOUND",
-  );
-  assertEquals(fed.store.metrics.sessions, 0);
+  const refused = [write("c", 1), put("a", "v", 9n)] as const;
+  const nothing = [write("c", 2), {
+    type: "delete",
+    range: { start: "a", end: "b" },
+    returnPrevious: false,
+  }] as const;
+  assertEquals(outcome(fed.do([...refused])), "LEASE_NOT_FOUND");
+  const first = fed.do([...nothing]);
   fed.do({ type: "grant", lease: 9n, ttlMs: 1000 });
-  assertEquals(outcome(fed.do([write("c", 1), put("a", "v", 9n)])), "ok");
+  fed.do(put("a"));
+  for (const reload of [false, true]) {
+    if (reload) fed.reload();
+    assertEquals(outcome(fed.do([...refused])), "LEASE_NOT_FOUND");
+    assertEquals(fed.do([...nothing]), first);
+    assertEquals(fed.store.revision, 1);
+  }
 });
 
 Deno.test("store: a big result is remembered without its entries", () => {
