@@ -33,8 +33,10 @@ export interface PeerLimits {
   readonly peerUnackedBytesMax: number;
   /** The same in messages. */
   readonly peerQueueMessagesMax: number;
-  /** A receiver acknowledges at the end of an event-loop turn, or after this much. */
+  /** A receiver acknowledges a ping, this many bytes, */
   readonly peerAcknowledgeBytes: number;
+  /** or this many frames. */
+  readonly peerAcknowledgeFrames: number;
   /** How often a dialler pings, and all timeouts here are looked at. */
   readonly peerPingMs: number;
   /** A dialler that hears nothing this long gives the connection up. */
@@ -63,7 +65,8 @@ export const PEER_LIMITS: PeerLimits = {
   peerFrameBytes: 1 * MIB,
   peerUnackedBytesMax: LIMITS.peerUnackedBytesMax,
   peerQueueMessagesMax: 8192,
-  peerAcknowledgeBytes: 64 * KIB,
+  peerAcknowledgeBytes: 256 * KIB,
+  peerAcknowledgeFrames: 256,
   peerPingMs: 1000,
   peerSilenceMsMax: 5000,
   peerHandshakeMsMax: 3000,

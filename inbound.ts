@@ -44,7 +44,7 @@ export class Inbound {
   /** The part of `#bytes` that the dialler was told of. */
   #acknowledgedBytes = 0;
   #pong = 0;
-  #acknowledging: ReturnType<typeof setImmediate> | undefined;
+  #unacknowledgedFrames = 0;
   /** When the dialler last wrote, on the clock of `performance.now()`. */
   #heardMs = performance.now();
 
@@ -101,7 +101,7 @@ export class Inbound {
     this.#handle(frame);
     if (frame.type === "hello") return;
     this.#bytes += bytes.length;
-    this.#acknowledge();
+    this.#acknowledge(frame.type === "ping");
   }
 
   #checkOrder(frame: Frame): void {
@@ -147,19 +147,24 @@ export class Inbound {
     this.#options.onOpen(this, hello.nodeId);
   }
 
-  /** One reply for everything that arrives in a turn, unless that is much. */
-  #acknowledge(): void {
+  /**
+   * Seldom: after much, or when the dialler pings. An acknowledgement for each frame would double the
+   * packets between two nodes that exchange a small frame for each batch.
+   */
+  #acknowledge(isPing: boolean): void {
     if (this.#ended) return;
+    this.#unacknowledgedFrames += 1;
     const unackedBytes = this.#bytes - this.#acknowledgedBytes;
-    if (unackedBytes >= this.#options.limits.peerAcknowledgeBytes) {
-      return this.#writeAcknowledgement();
-    }
-    this.#acknowledging ??= setImmediate(() => this.#writeAcknowledgement());
+    const { peerAcknowledgeBytes, peerAcknowledgeFrames } =
+      this.#options.limits;
+    if (
+      isPing || unackedBytes >= peerAcknowledgeBytes ||
+      this.#unacknowledgedFrames >= peerAcknowledgeFrames
+    ) this.#writeAcknowledgement();
   }
 
   #writeAcknowledgement(): void {
-    clearImmediate(this.#acknowledging);
-    this.#acknowledging = undefined;
+    this.#unacknowledgedFrames = 0;
     this.#acknowledgedBytes = this.#bytes;
     this.#call.write(
       toBuffer(
@@ -176,8 +181,6 @@ export class Inbound {
   #close(error: DkvError | null): boolean {
     if (this.#ended) return false;
     this.#ended = true;
-    clearImmediate(this.#acknowledging);
-    this.#acknowledging = undefined;
     this.#options.onEnd(this, error);
     return true;
   }

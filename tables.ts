@@ -222,8 +222,12 @@ export function sealEvent(
   scratchView.setBigInt64(32, meta.lease);
   scratchView.setUint32(40, meta.type === "put" ? 0 : 1);
   scratchView.setUint32(44, valueCrc);
-  const length = scratch.write(meta.key, SCRATCH_KEY_AT, "latin1");
-  const end = SCRATCH_KEY_AT + length;
+  const { key } = meta;
+  const end = SCRATCH_KEY_AT + key.length;
+  // Faster than `Buffer.write` for keys of a usual length.
+  for (let at = 0; at < key.length; at++) {
+    scratch[SCRATCH_KEY_AT + at] = key.charCodeAt(at);
+  }
   return {
     crc: crc32(scratch.subarray(0, end)),
     key: scratch.subarray(SCRATCH_KEY_AT, end),

@@ -151,29 +151,27 @@ export class History {
 
   #checkResult(operation: Operation, result: Result): void {
     const { client, writeId, request, floorRevision } = operation;
-    if (result.type === "error" || writeId === null) return;
-    const applied = this.#oracle.changes.get(`${client}/${writeId.sequence}`);
-    if ("revision" in result) {
-      must(
-        applied?.isRevision
-          ? result.revision > floorRevision
-          : result.revision >= floorRevision,
-        "writes in real-time order",
-        () =>
-          `${client} ${request?.type} got revision ${result.revision}, ${floorRevision} was ` +
-          "acknowledged before",
-      );
-      this.#acknowledged(result.revision);
-    }
-    if (applied === undefined) return;
+    if (writeId === null) return;
+    const applied = this.#oracle.writes.get(`${client}/${writeId.sequence}`);
     must(
-      isSameResult(applied, result),
+      applied !== undefined && isSameResult(applied, result),
       "result as the model has it",
       () =>
         `${client}/${writeId.sequence} ${request?.type} got ${
           text(result)
-        }, expected ${text(applied.result)}`,
+        }, expected ${text(applied?.result)}`,
     );
+    if (!("revision" in result)) return;
+    must(
+      applied.isRevision
+        ? result.revision > floorRevision
+        : result.revision >= floorRevision,
+      "writes in real-time order",
+      () =>
+        `${client} ${request?.type} got revision ${result.revision}, ${floorRevision} was ` +
+        "acknowledged before",
+    );
+    this.#acknowledged(result.revision);
   }
 
   #acknowledged(revision: number): void {
@@ -184,9 +182,9 @@ export class History {
   #checkFailed(): void {
     for (const { outcome, writeId, client, request } of this.operations) {
       if (outcome !== "failed" || writeId === null) continue;
-      const applied = this.#oracle.changes.get(`${client}/${writeId.sequence}`);
+      const applied = this.#oracle.writes.get(`${client}/${writeId.sequence}`);
       must(
-        applied === undefined,
+        !applied?.isChange,
         "failed means no effect",
         () =>
           `${client}/${writeId.sequence} ${request?.type} was answered as failed, and took ` +
@@ -323,6 +321,9 @@ function writeOf(
 /** Results are compared without the entries in them: a repetition may answer without. */
 function isSameResult({ result: expected }: Applied, result: Result): boolean {
   if (expected.type !== result.type) return false;
+  if (result.type === "error" && expected.type === "error") {
+    return result.code === expected.code;
+  }
   if ("revision" in result && "revision" in expected) {
     if (result.revision !== expected.revision) return false;
   }

@@ -51,8 +51,8 @@ export class Oracle {
   ];
   readonly journal: Entry[] = [];
   readonly #sessions = new Map<string, Session>();
-  /** What each (client, sequence) did. */
-  readonly changes = new Map<string, Applied>();
+  /** What each (client, sequence) did when it was applied, the one time. */
+  readonly writes = new Map<string, Applied>();
   onApplied: (applied: Applied) => void = () => {};
   onExpiry: (expiry: Expiry) => void = () => {};
 
@@ -109,7 +109,7 @@ export class Oracle {
     const isRevision = model.revision !== before;
     const isChange = isWrite ? isRevision : result.type !== "error";
     const applied = { index, command, result, isChange, isRevision };
-    if (writeId !== null && isChange) this.#remember(writeId, applied);
+    if (writeId !== null) this.#remember(writeId, applied);
     return applied;
   }
 
@@ -130,8 +130,8 @@ export class Oracle {
 
   #remember({ client, sequence, doneBelow }: WriteId, applied: Applied): void {
     const name = `${client}/${sequence}`;
-    assert(!this.changes.has(name), `The model applied ${name} twice`);
-    this.changes.set(name, applied);
+    assert(!this.writes.has(name), `The model applied ${name} twice`);
+    this.writes.set(name, applied);
     const session = this.#sessions.get(client) ??
       { doneBelow, results: new Map() };
     session.results.set(sequence, applied.result);
