@@ -564,13 +564,13 @@ function renew(
 }
 
 function toStatus(answer: Record<string, unknown>): NodeStatus {
-  const header = answer["header"] as Record<string, unknown>;
+  const header = answer["header"] as Record<string, unknown> | null;
   const number = (name: string) => Number(answer[name]);
   const text = (name: string) => String(answer[name]);
   const members = answer["members"] as Record<string, unknown>[];
   return {
-    nodeId: String(header["nodeId"]),
-    revision: Number(header["revision"]),
+    nodeId: String(header?.["nodeId"] ?? ""),
+    revision: Number(header?.["revision"] ?? 0),
     cluster: text("cluster"),
     role: text("role"),
     leader: text("leader"),

@@ -1,0 +1,257 @@
+/**
+ * What the client sends, when and how often: against nodes of this test's own making, which answer
+ * as they are told to.
+ *
+ * @module
+ */
+
+import type * as Grpc from "@grpc/grpc-js";
+import {
+  assert,
+  assertEquals,
+  assertGreaterOrEqual,
+  assertLess,
+  assertRejects,
+} from "@std/assert";
+import type { Client } from "../client.ts";
+import { DkvError } from "../errors.ts";
+import { eventually } from "./cluster.ts";
+import { needs, NODE_NEEDS } from "./needs.ts";
+
+/** An operation as it came over the wire. */
+interface Operation {
+  readonly id: number;
+  readonly sequence: number;
+  readonly timeoutMs: number;
+}
+
+interface Message {
+  readonly client: Uint8Array;
+  readonly doneBelow: number;
+  readonly operations: readonly Operation[];
+}
+
+/** Takes one message; what it returns is sent back, for null nothing. */
+type Behaviour = (message: Message) => object[] | null;
+
+const done = ({ operations }: Message) =>
+  operations.map(({ id }) => ({ id, put: { revision: 1, version: 1 } }));
+const failing = (code: string) => ({ operations }: Message) =>
+  operations.map(({ id }) => ({ id, error: { code, message: code } }));
+const mute = () => null;
+
+/** Waits for all, later; until then nobody need hear of those that fail. */
+function all(promises: Promise<unknown>[]): Promise<unknown> {
+  const every = Promise.all(promises);
+  every.catch(() => {});
+  return every;
+}
+
+/** A node that speaks the protocol and stores nothing. */
+class FakeNode implements AsyncDisposable {
+  readonly messages: Message[] = [];
+  role: "leader" | "follower";
+  behave: Behaviour;
+  address = "";
+  readonly #server: Grpc.Server;
+  #call: { write(message: object): void } | null = null;
+
+  private constructor(
+    server: Grpc.Server,
+    options: { role: "leader" | "follower"; behave: Behaviour },
+  ) {
+    this.#server = server;
+    this.role = options.role;
+    this.behave = options.behave;
+  }
+
+  static async start(
+    options: { role: "leader" | "follower"; behave: Behaviour },
+  ): Promise<FakeNode> {
+    const grpc = await import("@grpc/grpc-js");
+    const { loadSync } = await import("@grpc/proto-loader");
+    const path = new URL("../proto/kvstore.proto", import.meta.url).pathname;
+    const definition = loadSync(path, { longs: Number, defaults: true });
+    const server = new grpc.Server();
+    const node = new FakeNode(server, options);
+    const service = (name: string) =>
+      definition[`kvstore.v1.${name}`] as Grpc.ServiceDefinition;
+    server.addService(service("Cluster"), {
+      Status: (_: unknown, answer: Grpc.sendUnaryData<object>) =>
+        answer(null, { role: node.role, leader: "x" }),
+    });
+    server.addService(service("KeyValue"), {
+      Pipeline: (call: Grpc.ServerDuplexStream<Message, object>) => {
+        node.#call = call;
+        call.on("data", (message: Message) => {
+          node.messages.push(message);
+          const results = node.behave(message);
+          if (results !== null) call.write({ results });
+        });
+        call.on("end", () => call.end());
+        call.on("error", () => {});
+      },
+    });
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    server.bindAsync(
+      "127.0.0.1:0",
+      grpc.ServerCredentials.createInsecure(),
+      (error, port) => error ? reject(error) : resolve(port),
+    );
+    node.address = `127.0.0.1:${await promise}`;
+    return node;
+  }
+
+  get operations(): Operation[] {
+    return this.messages.flatMap(({ operations }) => operations);
+  }
+
+  /** Answers what was kept. */
+  send(results: object[]): void {
+    this.#call?.write({ results });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#server.forceShutdown();
+    return Promise.resolve();
+  }
+}
+
+async function open(...nodes: FakeNode[]): Promise<Client> {
+  const { connect } = await import("../client.ts");
+  return await connect(nodes.map(({ address }) => address));
+}
+
+function test(name: string, fn: () => Promise<void>): void {
+  needs(NODE_NEEDS, `requests: ${name}`, fn, {
+    // Channels of grpc-js close a moment after they are told to.
+    sanitizeOps: false,
+    sanitizeResources: false,
+  });
+}
+
+test("what is issued in one turn is one message, and says what was answered", async () => {
+  await using node = await FakeNode.start({ role: "leader", behave: done });
+  await using kv = await open(node);
+  const puts = (count: number) =>
+    Promise.all(Array.from({ length: count }, () => kv.put("a", "b")));
+  await puts(100);
+  await puts(3);
+  assertEquals(node.messages.map(({ operations }) => operations.length), [
+    100,
+    3,
+  ]);
+  assertEquals(
+    node.operations.map(({ sequence }) => sequence),
+    Array.from({ length: 103 }, (_, at) => at + 1),
+  );
+  assertEquals(node.messages.map(({ doneBelow }) => doneBelow), [1, 101]);
+  const [first] = node.messages;
+  assertEquals(first?.client.length, 16);
+});
+
+test("a message holds about a megabyte, flight is bounded by count", async () => {
+  await using node = await FakeNode.start({ role: "leader", behave: mute });
+  await using kv = await open(node);
+  const puts = all(Array.from(
+    { length: 5000 },
+    () => kv.put("a", "x".repeat(1000)),
+  ));
+  await eventually("a full flight", () => node.operations.length >= 2048);
+  assertGreaterOrEqual(node.messages.length, 2);
+  // Nothing more comes until something is answered.
+  await kv.status();
+  assertEquals(node.operations.length, 2048);
+  const kept = node.messages.splice(0);
+  node.behave = done;
+  for (const message of kept) node.send(done(message));
+  await puts;
+  assertEquals(node.operations.length, 5000 - 2048);
+});
+
+test("a node that takes a write and stays silent is left, and the write sent again", async () => {
+  await using silent = await FakeNode.start({ role: "leader", behave: mute });
+  await using other = await FakeNode.start({ role: "follower", behave: done });
+  await using kv = await open(silent, other);
+  const start = performance.now();
+  assertEquals((await kv.put("a", "b")).version, 1);
+  assertLess(performance.now() - start, 4000);
+  const [first] = silent.messages;
+  const [second] = other.messages;
+  assert(first !== undefined && second !== undefined);
+  assertEquals([...second.client], [...first.client]);
+  assertEquals(second.operations[0]?.sequence, first.operations[0]?.sequence);
+  // The second attempt may take longer than the first.
+  const timeouts = [first, second].map(({ operations }) =>
+    operations[0]?.timeoutMs ?? 0
+  );
+  assertLess(timeouts[0] ?? 0, timeouts[1] ?? 0);
+});
+
+for (
+  const code of ["NO_LEADER", "SHUTTING_DOWN", "OUTCOME_UNKNOWN", "OVERLOADED"]
+) {
+  test(`after ${code} the same write is sent again`, async () => {
+    await using node = await FakeNode.start({
+      role: "leader",
+      behave: failing(code),
+    });
+    await using kv = await open(node);
+    const put = kv.put("a", "b");
+    await eventually("a second attempt", () => node.operations.length >= 2);
+    node.behave = done;
+    await put;
+    assertEquals(
+      new Set(node.operations.map(({ sequence }) => sequence)),
+      new Set([1]),
+    );
+  });
+}
+
+test("what the cluster refuses for good is not sent again", async () => {
+  await using node = await FakeNode.start({
+    role: "leader",
+    behave: failing("DISK_FULL"),
+  });
+  await using kv = await open(node);
+  const error = await assertRejects(() => kv.put("a", "b"), DkvError);
+  assertEquals([error.code, node.operations.length], ["DISK_FULL", 1]);
+});
+
+test("a refusal after an attempt without an answer leaves the outcome unknown", async () => {
+  await using silent = await FakeNode.start({ role: "leader", behave: mute });
+  await using other = await FakeNode.start({
+    role: "follower",
+    behave: failing("DISK_FULL"),
+  });
+  await using kv = await open(silent, other);
+  const { OutcomeUnknownError } = await import("../client.ts");
+  const error = await assertRejects(
+    () => kv.put("a", "b"),
+    OutcomeUnknownError,
+  );
+  assertEquals(error.code, "OUTCOME_UNKNOWN");
+  assertEquals((error.cause as DkvError).code, "DISK_FULL");
+});
+
+test("a write that is stuck holds back those far behind it", async () => {
+  await using node = await FakeNode.start({
+    role: "leader",
+    behave: (message) => done(message).filter(({ id }) => id !== 1),
+  });
+  await using kv = await open(node);
+  let answered = 0;
+  const stuck = kv.put("stuck", "");
+  const others = Array.from(
+    { length: 6000 },
+    () => kv.put("a", "b").then(() => answered++),
+  );
+  const everything = all([stuck, ...others]);
+  await eventually("as many as may pass", () => answered === 3999);
+  await kv.status();
+  assertEquals(answered, 3999);
+  assertEquals(Math.max(...node.messages.map(({ doneBelow }) => doneBelow)), 1);
+  node.behave = done;
+  node.send([{ id: 1, put: { revision: 1, version: 1 } }]);
+  await everything;
+});
