@@ -89,8 +89,12 @@ export type Input =
     readonly id: number;
   }
   | {
-    /** Ends the inputs of a turn: sends what they made due. */
+    /**
+     * Ends the inputs of a turn: sends what they made due. `tellCommit` false: a new commit index is
+     * told only along with something else; a later flush must tell it.
+     */
     readonly type: "flush";
+    readonly tellCommit: boolean;
   }
   | {
     /**

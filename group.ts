@@ -52,6 +52,8 @@ export interface GroupOutputs {
   send(message: Message): void;
   /** Asks for another turn, soon. */
   wake(): void;
+  /** Asks for a call of {@linkcode Group.tellCommit} after so long. */
+  remind(delayMs: number): void;
   /** Asks for a snapshot of the committed state to be made and shipped to a member. */
   shipSnapshot(to: MemberId): void;
   /** Puts the snapshot that arrived for `meta` in the place of the disk's state. */
@@ -96,6 +98,10 @@ const CLOCK_MS = 1000;
 /** How often the log and the history are looked at for what can be dropped. */
 const HOUSEKEEPING_TICKS = 10;
 const COMPACT_SLICE_ROWS = 500;
+/** How long a commit index may wait for entries to travel with. */
+const TELL_COMMIT_MS = 2;
+/** A follower that forwarded or asked within this time has clients that wait. */
+const ASKED_TICKS = 2;
 /** How finely the age of history is known. */
 const HISTORY_SAMPLES = 64;
 /** A learner this close behind is made a voter. */
@@ -132,6 +138,13 @@ export class Group {
   /** Committed entries that the core handed out and the store has not applied. */
   #committed: readonly Entry[] = [];
   #appliedTerm: Term;
+
+  /** Until then followers have clients that wait for the commit index. */
+  #askedUntilTick = 0;
+  /** All followers were told of this commit index. */
+  #toldCommit: Index = 0;
+  #isReminderSet = false;
+  #isReminded = false;
 
   // ---- leader only; cleared when the role changes
   #forwarded: Forwarded[] = [];
@@ -235,6 +248,7 @@ export class Group {
     if (message.to !== this.member) return;
     switch (message.type) {
       case "forward":
+        this.#askedUntilTick = this.#ticks + ASKED_TICKS;
         this.#inbox.push({ type: "forward", message });
         this.#out.wake();
         return;
@@ -244,6 +258,9 @@ export class Group {
           this.#proposals.settle(id, refusal(message.code));
         }
         return;
+      case "readIndex":
+        this.#askedUntilTick = this.#ticks + ASKED_TICKS;
+        return this.#input({ type: "message", message });
       case "append":
         // Without space nothing can be promised: as if the message had been lost.
         if (message.entries.length > 0 && this.#out.diskExhausted()) return;
@@ -251,6 +268,13 @@ export class Group {
       default:
         this.#input({ type: "message", message });
     }
+  }
+
+  /** The reminder asked for: what is committed is told to those who do not know it yet. */
+  tellCommit(): void {
+    this.#isReminderSet = false;
+    this.#isReminded = true;
+    this.#out.wake();
   }
 
   /** The connection to a member broke, or has no room. */
@@ -331,10 +355,11 @@ export class Group {
     }
     this.#submit();
     this.#ask();
-    this.#step({ type: "flush" });
+    this.#flush();
     this.#commit();
     this.#apply();
     this.#queries.applied(this.#store.state.appliedIndex);
+    this.#isReminded = false;
     const more = this.#watchers.pump();
     if (more || this.#committed.length > 0 || this.#inbox.length > 0) {
       this.#out.wake();
@@ -415,6 +440,22 @@ export class Group {
     }
   }
 
+  /**
+   * Sends what is due. Followers whose clients wait learn of a new commit index at once; others along
+   * with the next entries, which under load saves a third of all packets, or a moment later.
+   */
+  #flush(): void {
+    const { role, commit } = this.#core;
+    const tellCommit = this.#ticks <= this.#askedUntilTick ||
+      this.#isReminded || role !== "leader";
+    this.#step({ type: "flush", tellCommit });
+    if (tellCommit) this.#toldCommit = commit;
+    else if (commit > this.#toldCommit && !this.#isReminderSet) {
+      this.#isReminderSet = true;
+      this.#out.remind(TELL_COMMIT_MS);
+    }
+  }
+
   /** One fsync for everything the turn wrote; then what waited for it may leave. */
   #commit(): void {
     while (this.#mustCommit || this.#afterCommit.length > 0) {
@@ -426,7 +467,7 @@ export class Group {
       this.#afterCommit = [];
       for (const message of messages) this.#out.send(message);
       this.#step({ type: "persisted", ...this.#written });
-      this.#step({ type: "flush" });
+      this.#flush();
     }
   }
 
@@ -586,7 +627,7 @@ export class Group {
       for (const entry of entries) this.#applyEntry(entry);
       this.#disk.saveStoreState(this.#store.state);
       this.#step({ type: "applied", index: this.#store.state.appliedIndex });
-      this.#step({ type: "flush" });
+      this.#flush();
       if (this.#mustCommit || this.#afterCommit.length > 0) this.#commit();
       if (this.#committed.length > 0) return; // The rest in another turn: others wait too.
     }

@@ -127,11 +127,11 @@ export class Leader {
   }
 
   /** Sends what has become due in this turn. */
-  flush(): void {
+  flush({ tellCommit }: { tellCommit: boolean }): void {
     if (this.#reads.begin()) this.#isHeartbeatDue = true;
     for (const [id, follower] of this.#followers) {
       if (this.#isHeartbeatDue) this.#sendHeartbeat(id, follower);
-      this.#replicateTo(id, follower);
+      this.#replicateTo(id, follower, { tellCommit });
     }
     this.#isHeartbeatDue = false;
     this.#answerReads();
@@ -293,10 +293,14 @@ export class Leader {
     }
   }
 
-  #replicateTo(id: MemberId, follower: Progress): void {
+  #replicateTo(
+    id: MemberId,
+    follower: Progress,
+    { tellCommit }: { tellCommit: boolean },
+  ): void {
     const { log } = this.#host;
     for (;;) {
-      const due = follower.due(log.lastIndex, log.commit);
+      const due = follower.due(log.lastIndex, tellCommit ? log.commit : null);
       if (due === "nothing") return;
       const previousIndex = follower.next - 1;
       const previousTerm = log.term(previousIndex);

@@ -75,6 +75,9 @@ export class Node {
   readonly #shipping = new Set<MemberId>();
   #turnScheduled: ReturnType<typeof setImmediate> | null = null;
   #ticker: ReturnType<typeof setInterval> | undefined;
+  #reminder: ReturnType<typeof setTimeout> | undefined;
+  /** No turn runs any more. */
+  #isHalted = false;
   #lastTickMs = performance.now();
   #writeRefusal: string | null = null;
   #state: "starting" | "running" | "stopping" | "stopped" = "starting";
@@ -260,7 +263,9 @@ export class Node {
   }
 
   #halt(): void {
+    this.#isHalted = true;
     clearInterval(this.#ticker);
+    clearTimeout(this.#reminder);
     if (this.#turnScheduled !== null) clearImmediate(this.#turnScheduled);
     this.#turnScheduled = null;
   }
@@ -297,10 +302,9 @@ export class Node {
   // ---------------------------------------------------------------- the turn
 
   #wake(): void {
-    if (this.#turnScheduled !== null || this.#state === "stopped") return;
+    if (this.#turnScheduled !== null || this.#isHalted) return;
     this.#turnScheduled = setImmediate(() => {
       this.#turnScheduled = null;
-      if (this.#state === "stopped") return;
       try {
         this.#group.turn();
         this.#peers.flush();
@@ -340,6 +344,9 @@ export class Node {
       outputs: {
         send: (message) => this.#send(message),
         wake: () => this.#wake(),
+        remind: (delayMs) => {
+          this.#reminder = setTimeout(() => this.#group.tellCommit(), delayMs);
+        },
         shipSnapshot: (to) => void this.#shipSnapshot(to),
         installSnapshot: (disk, meta) => this.#snapshots.install(disk, meta),
         writeRefusal: () => this.#writeRefusal,
@@ -467,6 +474,10 @@ export class Node {
         await removeSnapshot(snapshot);
       }
     } catch (error) {
+      // Its own data are damaged: it must neither send them nor lead.
+      if (error instanceof DkvError && error.code === "DATA_CORRUPT") {
+        return this.#fail(error);
+      }
       this.#logger.warn("cannot send a snapshot", {
         to,
         reason: (error as Error).message,

@@ -136,9 +136,13 @@ export class Progress {
 
   /**
    * What to send now, given the leader's last index and commit: entries, an empty append (which
-   * tells the commit index, or finds out what was lost), or nothing.
+   * tells the commit index, or finds out what was lost), or nothing. Null for `commit`: a commit index
+   * alone is no reason to send.
    */
-  due(lastIndex: Index, commit: Index): "entries" | "empty" | "nothing" {
+  due(
+    lastIndex: Index,
+    commit: Index | null,
+  ): "entries" | "empty" | "nothing" {
     if (this.#state === "snapshot") return "nothing";
     if (this.#state === "probe") {
       if (this.#paused) return "nothing";
@@ -146,6 +150,7 @@ export class Progress {
     }
     if (this.#next <= lastIndex && !this.isFull) return "entries";
     if (this.#owed) return "empty";
+    if (commit === null) return "nothing";
     return Math.min(commit, this.#next - 1) > this.#commitSent
       ? "empty"
       : "nothing";

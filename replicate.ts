@@ -205,7 +205,7 @@ export class Replicate {
       case "read":
         return this.#read(input.id);
       case "flush":
-        return this.#leader?.flush();
+        return this.#leader?.flush(input);
       case "persisted":
         return this.#persisted(input);
       case "applied":

@@ -254,7 +254,7 @@ export class World {
     const node = this.node(id);
     if (node.replica === null) return;
     for (const input of inputs) this.step(node, input);
-    this.step(node, { type: "flush" });
+    this.step(node, { type: "flush", tellCommit: true });
     if (node.syncsItself) this.persist(id);
   }
 
@@ -271,7 +271,7 @@ export class World {
       const index = disk.lastIndex;
       const term = disk.term(index);
       this.step(node, { type: "persisted", term, index });
-      this.step(node, { type: "flush" });
+      this.step(node, { type: "flush", tellCommit: true });
       if (!node.syncsItself) break;
     }
   }

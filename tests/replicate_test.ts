@@ -84,7 +84,7 @@ function leading(limits: Partial<TestLimits> = {}) {
   it.sync();
   it.receive("2", { ...grant, preVote: false }, 2);
   it.sync();
-  it.step({ type: "flush" });
+  it.step({ type: "flush", tellCommit: true });
   it.receive("2", { type: "appendReply", index: 1 }, 2);
   it.step({ type: "applied", index: 1 });
   assertEquals([it.replica.role, it.replica.commit], ["leader", 1]);
@@ -193,9 +193,9 @@ Deno.test("a late answer to an earlier round confirms no later read (R2)", () =>
   const { step, receive } = leading();
   const reply = { type: "heartbeatReply" };
   step({ type: "read", id: 1 });
-  step({ type: "flush" });
+  step({ type: "flush", tellCommit: true });
   step({ type: "read", id: 2 });
-  step({ type: "flush" });
+  step({ type: "flush", tellCommit: true });
   const first = receive("2", { ...reply, readRound: 1 }, 2);
   assertEquals(first, [{ type: "readReady", id: 1, index: 1 }]);
   assertEquals(receive("3", { ...reply, readRound: 1 }, 2), []);
@@ -219,7 +219,7 @@ Deno.test("reads over the limit are lost at once, and all others when the leader
 Deno.test("an acknowledgement and a rejection out of order move nothing back (S9, S10)", () => {
   const { replica, step, receive } = leading();
   step({ type: "propose", data: new Uint8Array(1) });
-  step({ type: "flush" });
+  step({ type: "flush", tellCommit: true });
   receive("2", { type: "appendReply", index: 2 }, 2);
   const reject = { hintIndex: 0, hintTerm: 0, lastIndex: 0 };
   receive("2", { type: "appendReject", index: 1, ...reject }, 2);

@@ -231,6 +231,7 @@ export class Machine {
       outputs: {
         send: (message) => this.#host.send(this, message, this.turnMs),
         wake: () => this.#wake(generation),
+        remind: (delayMs) => this.#remind(generation, delayMs),
         shipSnapshot: (to) => this.#host.ship(this, to),
         installSnapshot: (_disk, meta) => this.#install(meta),
         writeRefusal: () => this.writeRefusal,
@@ -247,7 +248,7 @@ export class Machine {
     const image = this.#arrived.get(nameOf(meta));
     assert(image !== undefined, `No snapshot arrived for index ${meta.index}`);
     this.disk.installCopy(image, meta);
-    this.#arrived.clear();
+    this.#arrived.delete(nameOf(meta));
   }
 
   #localMs(): number {
@@ -273,6 +274,12 @@ export class Machine {
     }
     const nextMs = Math.ceil(tickMs * 1000 / this.ratePerMille);
     clock.after(nextMs, () => this.#onTimer(generation));
+  }
+
+  #remind(generation: number, delayMs: number): void {
+    this.#host.clock.after(delayMs, () => {
+      if (generation === this.generation) this.group?.tellCommit();
+    });
   }
 
   #wake(generation: number): void {
