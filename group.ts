@@ -146,13 +146,17 @@ export class Group {
   #isReminderSet = false;
   #isReminded = false;
 
+  /** Log time, as far as this replica can tell: see `#advanceTime`. */
+  #timeMs = 0;
+
   // ---- leader only; cleared when the role changes
   #forwarded: Forwarded[] = [];
   #forwardedBytes = 0;
-  /** Ids of forwarded commands that were appended or refused in this term, by origin. */
-  #seen = new Map<number, Set<number>>();
-  /** Log time: advances with the ticks of a leader, goes on from the log's last time. */
-  #timeMs = 0;
+  /**
+   * Ids of forwarded commands that were appended or refused in this term, by origin. Those below
+   * the floor are settled: a copy of them that comes late is no news.
+   */
+  #seen = new Map<number, { floor: number; ids: Set<number> }>();
   #timeWrittenMs = 0;
   #identified = false;
   #leftFullDiskTick = -LEAVE_FULL_DISK_TICKS;
@@ -556,8 +560,8 @@ export class Group {
     let code: "OVERLOADED" | "DISK_FULL" = "OVERLOADED";
     const full = this.#out.writeRefusal() !== null;
     for (const { id, data } of message.commands) {
-      if (id < message.settledBelow || seen.has(id)) continue;
-      seen.add(id);
+      if (id < seen.floor || seen.ids.has(id)) continue;
+      seen.ids.add(id);
       // Decoded here so that what cannot be read is never appended.
       const { request } = decodeCommand(data);
       if (full && growsStore(request)) {
@@ -589,12 +593,16 @@ export class Group {
     });
   }
 
-  #seenOf(origin: number, settledBelow: number): Set<number> {
-    const seen = this.#seen.get(origin) ?? new Set();
+  #seenOf(
+    origin: number,
+    settledBelow: number,
+  ): { floor: number; ids: Set<number> } {
+    const seen = this.#seen.get(origin) ?? { floor: 0, ids: new Set() };
     this.#seen.set(origin, seen);
-    for (const id of seen) {
-      if (id >= settledBelow) break;
-      seen.delete(id);
+    seen.floor = Math.max(seen.floor, settledBelow);
+    for (const id of seen.ids) {
+      if (id >= seen.floor) break;
+      seen.ids.delete(id);
     }
     return seen;
   }
@@ -676,11 +684,14 @@ export class Group {
   // ---------------------------------------------------------------- time
 
   #deadline(timeoutMs: number): number {
-    return this.#ticks + 1 + Math.ceil(timeoutMs / this.#settings.tickMs);
+    // Rounded down, so that the answer is there before the client stops waiting for it.
+    const ticks = Math.floor(timeoutMs / this.#settings.tickMs);
+    return this.#ticks + Math.max(1, ticks);
   }
 
   #onTick(): void {
     this.#ticks++;
+    this.#advanceTime();
     this.#proposals.expire(this.#ticks);
     this.#queries.expire(this.#ticks);
     if (this.#ticks % RETRY_TICKS === 0) this.#retry();
@@ -735,9 +746,19 @@ export class Group {
     this.#forward(leader, again);
   }
 
-  /** Log time advances; what is due by it is proposed. */
+  /**
+   * Log time is what the leader writes, and every replica goes on counting from there, so that a
+   * new leader does not set it back: else leases would live on from leader to leader. Without a
+   * leader it stands still, since nobody could renew a lease.
+   */
+  #advanceTime(): void {
+    if (this.#core.leader === null) return;
+    this.#timeMs = Math.max(this.#timeMs, this.#store.state.timeMs) +
+      this.#settings.tickMs;
+  }
+
+  /** What is due by log time is proposed. */
   #onLeaderTick(): void {
-    this.#timeMs += this.#settings.tickMs;
     if (!this.#core.canPropose || !this.#core.committedInOwnTerm) return;
     const { clusterId } = this.#store.state;
     if (clusterId === "" && !this.#identified) {
@@ -817,8 +838,7 @@ export class Group {
     this.#identified = false;
     this.#revisionTimes = [];
     this.#compactingTo = 0;
-    this.#timeMs = Math.max(this.#timeMs, this.#store.state.timeMs);
-    this.#timeWrittenMs = this.#timeMs;
+    this.#timeWrittenMs = this.#store.state.timeMs;
     if (role === "leader") this.#out.log("info", "became leader", { term });
     else if (leader !== null) {
       this.#out.log("info", `follows ${leader}`, { term });
