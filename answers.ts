@@ -134,6 +134,48 @@ export type WatchAnswer =
   | { type: "events"; changes: Change[]; throughRevision: number }
   | { type: "cancelled"; error: DkvError | null; compactRevision: number };
 
+/** A node as it describes itself. */
+export interface NodeStatus {
+  readonly nodeId: string;
+  readonly cluster: string;
+  /** leader, follower, candidate, pre-candidate or learner. */
+  readonly role: string;
+  /** The node that leads, as far as this node knows; empty if none. */
+  readonly leader: string;
+  readonly term: number;
+  readonly revision: number;
+  /** Reads and watches below this revision are refused. */
+  readonly compactRevision: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  /** Equal on all nodes at an equal applied index. */
+  readonly stateHash: string;
+  readonly keys: number;
+  readonly diskBytes: number;
+  readonly version: string;
+  readonly uptimeMs: number;
+  /** Why the node refuses writes at the moment; empty if it does not. */
+  readonly writeRefusal: string;
+  readonly members: readonly MemberStatus[];
+}
+
+/** A member as the answering node sees it. */
+export interface MemberStatus {
+  readonly memberId: string;
+  readonly nodeId: string;
+  readonly address: string;
+  /** voter or learner. */
+  readonly suffrage: string;
+  /** On the leader: the last index known to be on that member's disk. */
+  readonly matchIndex: number;
+  /** On the leader: probe, replicate or snapshot. */
+  readonly progress: string;
+  /** True if the answering node has a working connection to the member. */
+  readonly connected: boolean;
+}
+
 /** What an operation of a pipeline came to: the type says which operation it was. */
 export type PipelineAnswer =
   | PutResult
@@ -188,6 +230,42 @@ export function readWatchResponse(bytes: Uint8Array): WatchAnswer | null {
     else reader.skip(tag);
   }
   return answer;
+}
+
+/** A `StatusResponse`, as proto-loader gives it. */
+export function toStatus(answer: Record<string, unknown>): NodeStatus {
+  const header = answer["header"] as Record<string, unknown> | null;
+  const number = (name: string) => Number(answer[name]);
+  const text = (name: string) => String(answer[name]);
+  const members = answer["members"] as Record<string, unknown>[];
+  return {
+    nodeId: String(header?.["nodeId"] ?? ""),
+    revision: Number(header?.["revision"] ?? 0),
+    cluster: text("cluster"),
+    role: text("role"),
+    leader: text("leader"),
+    term: number("term"),
+    compactRevision: number("compactRevision"),
+    commitIndex: number("commitIndex"),
+    appliedIndex: number("appliedIndex"),
+    firstIndex: number("firstIndex"),
+    lastIndex: number("lastIndex"),
+    stateHash: text("stateHash"),
+    keys: number("keys"),
+    diskBytes: number("diskBytes"),
+    version: text("version"),
+    uptimeMs: number("uptimeMs"),
+    writeRefusal: text("writeRefusal"),
+    members: members.map((member) => ({
+      memberId: String(member["memberId"]),
+      nodeId: String(member["nodeId"]),
+      address: String(member["address"]),
+      suffrage: String(member["suffrage"]),
+      matchIndex: Number(member["matchIndex"]),
+      progress: String(member["progress"]),
+      connected: Boolean(member["connected"]),
+    })),
+  };
 }
 
 /** An error that came over the wire. */
