@@ -575,14 +575,23 @@ export class Disk implements LogStorage, Rows {
     });
   }
 
-  /** Reads from a copy of a disk's file which state it holds. */
+  /**
+   * Reads all of a copy of a disk's file, and says which state it holds. Damage must be found here:
+   * it would end every replica that the copy is sent to.
+   *
+   * @throws {DkvError} DATA_CORRUPT
+   */
   static describe(file: string, bootstrap: Configuration): SnapshotMeta {
     const disk = new Disk({ path: file, bootstrap });
-    const { appliedIndex, appliedTerm } = disk.#storeState;
-    const configuration = disk.#configuration.configuration;
-    disk.#leaveWal();
-    disk.abandon();
-    return { index: appliedIndex, term: appliedTerm, configuration };
+    try {
+      disk.verify();
+      const { appliedIndex, appliedTerm } = disk.#storeState;
+      const configuration = disk.#configuration.configuration;
+      disk.#leaveWal();
+      return { index: appliedIndex, term: appliedTerm, configuration };
+    } finally {
+      disk.abandon();
+    }
   }
 
   /** Turns a copy of another replica's file into this replica's own, with an empty log. */

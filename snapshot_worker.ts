@@ -6,15 +6,22 @@
  */
 
 import { backup, DatabaseSync } from "node:sqlite";
+import { Disk } from "./disk.ts";
+import { DkvError } from "./errors.ts";
+import type { Configuration, SnapshotMeta } from "./message.ts";
 
 /** What to copy, and where to. The target must not exist. */
 export interface CopyRequest {
   readonly source: string;
   readonly target: string;
+  /** As for the group's own disk. */
+  readonly bootstrap: Configuration;
 }
 
-/** Null, or what went wrong. */
-export type CopyAnswer = string | null;
+/** What the copy holds, or what went wrong. */
+export type CopyAnswer =
+  | { readonly meta: SnapshotMeta }
+  | { readonly problem: string; readonly isCorrupt: boolean };
 
 const scope = self as unknown as {
   onmessage: (event: MessageEvent<CopyRequest>) => void;
@@ -27,21 +34,25 @@ const scope = self as unknown as {
  */
 const ALL_PAGES = 2 ** 31 - 1;
 
-scope.onmessage = async ({ data: { source, target } }) => {
-  scope.postMessage(await copy(source, target));
+scope.onmessage = async ({ data }) => {
+  scope.postMessage(await copy(data));
 };
 
 // `VACUUM INTO` would be refused: without --allow-all Deno forbids what attaches a database.
-async function copy(source: string, target: string): Promise<CopyAnswer> {
+async function copy(
+  { source, target, bootstrap }: CopyRequest,
+): Promise<CopyAnswer> {
   try {
     const db = new DatabaseSync(source);
     try {
       await backup(db, target, { rate: ALL_PAGES });
-      return null;
     } finally {
       db.close();
     }
+    return { meta: Disk.describe(target, bootstrap) };
   } catch (error) {
-    return (error as Error).message;
+    const isCorrupt = error instanceof DkvError &&
+      error.code === "DATA_CORRUPT";
+    return { problem: (error as Error).message, isCorrupt };
   }
 }

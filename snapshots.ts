@@ -8,7 +8,7 @@
 import { Disk } from "./disk.ts";
 import { assert, DkvError } from "./errors.ts";
 import { randomHex } from "./identity.ts";
-import type { Configuration, SnapshotMeta } from "./message.ts";
+import type { Configuration, Index, SnapshotMeta } from "./message.ts";
 import type { CopyAnswer, CopyRequest } from "./snapshot_worker.ts";
 
 /** A snapshot that was made: delete the file after use. */
@@ -35,7 +35,7 @@ export class Snapshots {
   readonly #directory: string;
   readonly #bootstrap: Configuration;
   /** Files that arrived whole, by what they hold. */
-  readonly #arrived = new Map<string, string>();
+  readonly #arrived = new Map<string, { path: string; index: Index }>();
 
   constructor(directory: string, bootstrap: Configuration) {
     this.#directory = directory;
@@ -45,20 +45,24 @@ export class Snapshots {
     }
   }
 
-  /** Copies the committed state of the group's file. */
+  /**
+   * Copies the committed state of the group's file, and reads the copy through.
+   *
+   * @throws {DkvError} DATA_CORRUPT if the group's file is damaged, INTERNAL if it cannot be copied
+   */
   async make(source: string): Promise<Snapshot> {
     const path = `${this.#directory}/outgoing-${randomHex(8)}.db`;
+    const bootstrap = this.#bootstrap;
     try {
-      const problem = await copyInWorker({ source, target: path });
-      if (problem !== null) {
+      const answer = await copyInWorker({ source, target: path, bootstrap });
+      if ("problem" in answer) {
         throw new DkvError(
-          "INTERNAL",
-          `Cannot copy ${source} for a snapshot: ${problem}`,
+          answer.isCorrupt ? "DATA_CORRUPT" : "INTERNAL",
+          `Cannot copy ${source} for a snapshot: ${answer.problem}`,
         );
       }
-      const meta = Disk.describe(path, this.#bootstrap);
       const { size } = await Deno.stat(path);
-      return { path, bytes: size, meta };
+      return { path, bytes: size, meta: answer.meta };
     } catch (error) {
       await remove(path);
       throw error;
@@ -83,8 +87,8 @@ export class Snapshots {
         await file.sync();
         file.close();
         const before = this.#arrived.get(nameOf(meta));
-        this.#arrived.set(nameOf(meta), path);
-        if (before !== undefined) await remove(before);
+        this.#arrived.set(nameOf(meta), { path, index: meta.index });
+        if (before !== undefined) await remove(before.path);
       },
       abort: async () => {
         try {
@@ -99,17 +103,19 @@ export class Snapshots {
 
   /** Puts the file that arrived for `meta` in the place of the disk's state. */
   install(disk: Disk, meta: SnapshotMeta): void {
-    const path = this.#arrived.get(nameOf(meta));
-    assert(path !== undefined, `No snapshot arrived for index ${meta.index}`);
+    const arrived = this.#arrived.get(nameOf(meta));
+    assert(
+      arrived !== undefined,
+      `No snapshot arrived for index ${meta.index}`,
+    );
     this.#arrived.delete(nameOf(meta));
-    disk.installSnapshot(path, meta);
-    this.discard();
-  }
-
-  /** Removes what arrived and was not wanted. */
-  discard(): void {
-    for (const path of this.#arrived.values()) void remove(path);
-    this.#arrived.clear();
+    disk.installSnapshot(arrived.path, meta);
+    // Older ones are of no use; the message of a newer one may wait in the same turn.
+    for (const [name, { path, index }] of this.#arrived) {
+      if (index > meta.index) continue;
+      this.#arrived.delete(name);
+      void remove(path);
+    }
   }
 }
 
@@ -122,7 +128,10 @@ async function copyInWorker(request: CopyRequest): Promise<CopyAnswer> {
     type: "module",
   });
   const { promise, resolve, reject } = Promise.withResolvers<CopyAnswer>();
-  const timer = setTimeout(() => resolve("it takes too long"), COPY_TIMEOUT_MS);
+  const timer = setTimeout(
+    () => resolve({ problem: "it takes too long", isCorrupt: false }),
+    COPY_TIMEOUT_MS,
+  );
   worker.onmessage = ({ data }: MessageEvent<CopyAnswer>) => resolve(data);
   worker.onerror = (event) => {
     event.preventDefault();

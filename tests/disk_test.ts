@@ -252,8 +252,17 @@ needs(
     leader.commit();
     const reader = new DatabaseSync(leader.path);
     await backup(reader, `${directory}/copy.db`);
+    await backup(reader, `${directory}/damaged.db`);
     reader.close();
     leader.close();
+    const damaged = new DatabaseSync(`${directory}/damaged.db`);
+    damaged.exec("UPDATE event SET value = x'00'");
+    damaged.close();
+    assertThrows(
+      () => Disk.describe(`${directory}/damaged.db`, BOOTSTRAP),
+      DkvError,
+      "fails its checksum",
+    );
     const meta = Disk.describe(`${directory}/copy.db`, BOOTSTRAP);
     assertEquals([meta.index, meta.term, meta.configuration.learners], [
       2,
