@@ -40,6 +40,8 @@ export interface ClientHost {
   readonly machines: readonly Machine[];
   /** The live machines that belong to the cluster. */
   members(): Machine[];
+  /** Where a client may turn to: anyone, until the cluster is healed. */
+  choice(): readonly Machine[];
   readonly history: History;
   readonly oracle: Oracle;
   readonly leaseTimes: LeaseTimes;
@@ -324,7 +326,7 @@ export class Client {
             break;
         }
         if (!(answer.error?.noEffect ?? false)) isUncertain = true;
-        this.#machine = this.#random.pick(this.#host.machines);
+        this.#machine = this.#random.pick(this.#host.choice());
         const isFinal = answer.error?.code.startsWith("REVISION_") ?? false;
         if (isFinal || attempts >= ATTEMPTS_MAX) {
           history.gaveUp(operation, isUncertain ? "unknown" : "failed");
@@ -502,9 +504,7 @@ export class WatchClient {
 
   #look(): void {
     const machine = this.#machine;
-    const choice = this.#isPatient
-      ? this.#host.members()
-      : this.#host.machines.filter(({ isUp }) => isUp);
+    const choice = this.#host.choice().filter(({ isUp }) => isUp);
     if (
       machine !== null && machine.generation === this.#generation &&
       choice.includes(machine)

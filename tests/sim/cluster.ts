@@ -12,6 +12,7 @@
  */
 
 import type { Settings } from "../../config.ts";
+import { Disk } from "../../disk.ts";
 import { assert } from "../../errors.ts";
 import { isRejoined, nodeOfMember } from "../../identity.ts";
 import { hasQuorum, simpleConfiguration } from "../../members.ts";
@@ -67,6 +68,7 @@ export class Cluster {
   /** Committed last. */
   #configuration: Configuration;
   #turns = 0;
+  #isHealed = false;
   snapshots = 0;
 
   constructor(plan: Plan) {
@@ -193,10 +195,11 @@ export class Cluster {
     const target = this.machines.find((machine) => machine.member === to);
     this.clock.after(this.#random.between(10, 400), () => {
       this.#shipping.delete(name);
+      if (generation !== from.generation) return;
+      if (from.isDamaged && !this.#isIntact(from, image)) return;
       const ok = target !== undefined && target.isUp && target.member === to &&
         this.network.isOpen(from.name, target.name) &&
         this.network.isOpen(target.name, from.name);
-      if (generation !== from.generation) return;
       if (ok) {
         this.snapshots++;
         target.receive(
@@ -207,6 +210,15 @@ export class Cluster {
       this.#note(from.name, "snapshot", `to ${to} at ${index}, ok ${ok}`);
       from.whenAvailable((live) => live.snapshotSent(to, { ok, index }));
     });
+  }
+
+  /** As the snapshot worker does: reads the copy through, and ends the machine if it is damaged. */
+  #isIntact(machine: Machine, image: Uint8Array): boolean {
+    const { configuration: bootstrap } = machine.disk.configuration;
+    machine.guard(() =>
+      new Disk({ path: ":memory:", bootstrap, image }).verify()
+    );
+    return machine.isUp;
   }
 
   joiners(machine: Machine): MemberId[] {
@@ -286,6 +298,7 @@ export class Cluster {
     return lost.length + more <= (voters.length - 1) >> 1;
   }
 
+  /** A member's disk is lost, and the member is not replaced yet. */
   get hasLostDisk(): boolean {
     const { voters, learners } = this.#configuration;
     return [...voters, ...learners].some((member) => !this.#isGood(member));
@@ -331,8 +344,8 @@ export class Cluster {
     this.faults.stop();
     this.network.heal();
     const dead = this.#whoStaysDead();
+    this.#isHealed = true;
     for (const machine of this.machines) {
-      machine.pausedUntilMs = 0;
       machine.commitMsMax = 0;
       machine.commitsUntilDeath = null;
       machine.writeRefusal = null;
@@ -360,6 +373,9 @@ export class Cluster {
   }
 
   #progress(): void {
+    // Whoever was stopped is asleep until then.
+    const asleepMs = Math.max(...this.machines.map((one) => one.availableMs));
+    this.#runUntil(asleepMs, () => false);
     const before = this.#clients.map(({ writes }) => writes);
     const endMs = this.clock.nowMs + PROGRESS_MS_MAX;
     const isDone = this.#runUntil(
@@ -405,6 +421,11 @@ export class Cluster {
 
   #completeWatches(): void {
     for (const watch of this.#watches) watch.complete();
+  }
+
+  choice(): readonly Machine[] {
+    const members = this.#isHealed ? this.members() : [];
+    return members.length === 0 ? this.machines : members;
   }
 
   /** The live machines that belong to the cluster. */

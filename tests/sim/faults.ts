@@ -24,6 +24,8 @@ export interface FaultHost {
   crash(machine: Machine, why: string): void;
   /** Another disk may be lost without losing what was acknowledged. */
   mayLoseDisk(machine: Machine): boolean;
+  /** A member's disk is lost, and the member is not replaced yet. */
+  readonly hasLostDisk: boolean;
   /** The disk is gone or not to be trusted; the machine comes back as another member. */
   loseDisk(machine: Machine, why: string): void;
 }
@@ -245,7 +247,10 @@ export class Faults {
     if (change.remove.length === 0 && voters.length > 2 && random.chance(200)) {
       change.demote = random.sample(voters, 1);
     }
-    leader.whenAvailable((group) => group.configure(change));
+    leader.whenAvailable((group) => {
+      // An operator does not take away from a cluster that has just lost something.
+      if (!this.#host.hasLostDisk) group.configure(change);
+    });
     return `add ${change.addLearners} remove ${change.remove} demote ${change.demote}`;
   }
 }
