@@ -20,7 +20,6 @@
 
 import {
   decodeBatch,
-  decodeCommand,
   encodeBatch,
   type Request,
   type WriteId,
@@ -29,6 +28,7 @@ import { LIMITS, type Settings } from "./config.ts";
 import type { Disk } from "./disk.ts";
 import type { Effect, Input } from "./effect.ts";
 import { assert, DkvError, unreachable } from "./errors.ts";
+import { Forwards } from "./forwards.ts";
 import { nodeOfMember } from "./identity.ts";
 import type { ConfigurationChange } from "./members.ts";
 import type {
@@ -40,8 +40,9 @@ import type {
   SnapshotMeta,
   Term,
 } from "./message.ts";
-import { growsStore, Proposals, type Settle } from "./proposals.ts";
+import { Proposals, type Settle } from "./proposals.ts";
 import { Queries, type ReadDone } from "./queries.ts";
+import { Retention } from "./retention.ts";
 import { Replicate } from "./replicate.ts";
 import { Store } from "./store.ts";
 import { Watchers } from "./watch.ts";
@@ -83,14 +84,6 @@ export interface GroupOptions {
   outputs: GroupOutputs;
 }
 
-/** A forwarded command that waits for the leader's next batch. */
-interface Forwarded {
-  readonly from: MemberId;
-  readonly origin: number;
-  readonly id: number;
-  readonly data: Uint8Array;
-}
-
 /** How many ticks an unanswered read round or forward waits before it is sent again. */
 const RETRY_TICKS = 8;
 /** While leases exist, log time is written down at least this often: a new leader starts from it. */
@@ -102,8 +95,6 @@ const COMPACT_SLICE_ROWS = 500;
 const TELL_COMMIT_MS = 2;
 /** A follower that forwarded or asked within this time has clients that wait. */
 const ASKED_TICKS = 2;
-/** How finely the age of history is known. */
-const HISTORY_SAMPLES = 64;
 /** A learner this close behind is made a voter. */
 const PROMOTE_ENTRIES = 100;
 /** All disks may be full: then leadership must not wander without end. */
@@ -150,19 +141,11 @@ export class Group {
   #timeMs = 0;
 
   // ---- leader only; cleared when the role changes
-  #forwarded: Forwarded[] = [];
-  #forwardedBytes = 0;
-  /**
-   * Ids of forwarded commands that were appended or refused in this term, by origin. Those below
-   * the floor are settled: a copy of them that comes late is no news.
-   */
-  #seen = new Map<number, { floor: number; ids: Set<number> }>();
+  readonly #forwards = new Forwards();
   #timeWrittenMs = 0;
   #identified = false;
   #leftFullDiskTick = -LEAVE_FULL_DISK_TICKS;
-  /** (log time, revision) samples, oldest first: which revision was current when. */
-  #revisionTimes: { timeMs: number; revision: number }[] = [];
-  #compactingTo = 0;
+  readonly #retention: Retention;
 
   constructor(options: GroupOptions) {
     const { disk, settings } = options;
@@ -173,6 +156,7 @@ export class Group {
     this.#newClusterId = options.clusterId;
     this.#out = options.outputs;
     this.#disk = disk;
+    this.#retention = new Retention(settings);
     this.#proposals = new Proposals({
       origin: options.origin,
       proposalsMax: LIMITS.pendingProposalsMax,
@@ -512,20 +496,14 @@ export class Group {
   #proposeBatches(): void {
     if (!this.#core.canPropose) return;
     this.#refuseGrowth();
-    while (this.#proposals.queued > 0 || this.#forwarded.length > 0) {
+    while (this.#proposals.queued > 0 || this.#forwards.size > 0) {
       const own = this.#proposals.next(LIMITS.batchBytesMax);
-      const forwarded = this.#nextForwarded(LIMITS.batchBytesMax);
-      const commands = [
-        ...own.map(({ data }) => data),
-        ...forwarded.map(({ data }) => data),
-      ];
+      const forwarded = this.#forwards.next(LIMITS.batchBytesMax);
+      const commands = [...own, ...forwarded].map(({ data }) => data);
       if (!this.#proposeBatch(commands)) return;
-      this.#proposals.submitted(own, {
-        term: this.#core.term,
-        tick: this.#ticks,
-      });
-      this.#forwarded = this.#forwarded.slice(forwarded.length);
-      for (const { data } of forwarded) this.#forwardedBytes -= data.length;
+      const { term } = this.#core;
+      this.#proposals.submitted(own, { term, tick: this.#ticks });
+      this.#forwards.appended(forwarded);
     }
   }
 
@@ -538,73 +516,23 @@ export class Group {
     return true;
   }
 
-  #nextForwarded(bytesMax: number): Forwarded[] {
-    let bytes = 0;
-    const end = this.#forwarded.findIndex(({ data }, at) => {
-      bytes += data.length;
-      return at > 0 && bytes > bytesMax;
-    });
-    return end === -1 ? this.#forwarded : this.#forwarded.slice(0, end);
-  }
-
-  /**
-   * Takes over what another replica forwards. A command that was appended or refused once is not
-   * looked at again in this term, however often it arrives (raft-pitfalls R8): the sender repeats
-   * itself when it hears nothing.
-   */
+  /** Takes over what another replica forwards, if this one still leads as the sender thinks. */
   #onForward(message: Message & { type: "forward" }): void {
     const { role, term, canPropose } = this.#core;
     if (role !== "leader" || message.term !== term || !canPropose) return;
-    const seen = this.#seenOf(message.origin, message.settledBelow);
-    const refused: number[] = [];
-    let code: "OVERLOADED" | "DISK_FULL" = "OVERLOADED";
-    const full = this.#out.writeRefusal() !== null;
-    for (const { id, data } of message.commands) {
-      if (id < seen.floor || seen.ids.has(id)) continue;
-      seen.ids.add(id);
-      // Decoded here so that what cannot be read is never appended.
-      const { request } = decodeCommand(data);
-      if (full && growsStore(request)) {
-        code = "DISK_FULL";
-        refused.push(id);
-      } else if (
-        this.#forwardedBytes + data.length > LIMITS.pendingProposalBytesMax
-      ) {
-        refused.push(id);
-      } else {
-        this.#forwarded.push({
-          from: message.from,
-          origin: message.origin,
-          id,
-          data,
-        });
-        this.#forwardedBytes += data.length;
-      }
-    }
-    if (refused.length === 0) return;
+    const isFull = this.#out.writeRefusal() !== null;
+    const refused = this.#forwards.take(message, { isFull });
+    if (refused === null) return;
+    const { from: to, origin } = message;
+    const from = this.member;
     this.#out.send({
       type: "forwardRefused",
-      from: this.member,
-      to: message.from,
+      from,
+      to,
       term,
-      origin: message.origin,
-      ids: refused,
-      code,
+      origin,
+      ...refused,
     });
-  }
-
-  #seenOf(
-    origin: number,
-    settledBelow: number,
-  ): { floor: number; ids: Set<number> } {
-    const seen = this.#seen.get(origin) ?? { floor: 0, ids: new Set() };
-    this.#seen.set(origin, seen);
-    seen.floor = Math.max(seen.floor, settledBelow);
-    for (const id of seen.ids) {
-      if (id >= seen.floor) break;
-      seen.ids.delete(id);
-    }
-    return seen;
   }
 
   /** A leader without space on its disk answers what would need some, and goes on with the rest. */
@@ -655,6 +583,7 @@ export class Group {
       term: entry.term,
       batch,
     });
+    if (this.#core.role !== "leader") this.#timeMs = this.#store.state.timeMs;
     this.#watchers.publish(applied.events);
     for (const { origin, id, result } of applied.results) {
       if (origin === this.#origin) this.#proposals.settle(id, result);
@@ -747,14 +676,14 @@ export class Group {
   }
 
   /**
-   * Log time is what the leader writes, and every replica goes on counting from there, so that a
-   * new leader does not set it back: else leases would live on from leader to leader. Without a
-   * leader it stands still, since nobody could renew a lease.
+   * Log time is what the leader counts and writes into its entries. Every replica counts on from the
+   * last entry it applied, so that a new leader does not set time back: else leases would live on
+   * from leader to leader. Counting from the last entry, a follower whose clock is fast gains no
+   * more than it can between two entries, or leases would end early under it. Without a leader time
+   * stands still, since nobody could renew a lease.
    */
   #advanceTime(): void {
-    if (this.#core.leader === null) return;
-    this.#timeMs = Math.max(this.#timeMs, this.#store.state.timeMs) +
-      this.#settings.tickMs;
+    if (this.#core.leader !== null) this.#timeMs += this.#settings.tickMs;
   }
 
   /** What is due by log time is proposed. */
@@ -791,26 +720,9 @@ export class Group {
   /** Old versions are dropped by age and by count, through the log: on all replicas alike. */
   #compactHistory(): void {
     const { revision, compactRevision } = this.#store.state;
-    const { historyMs, historyRevisionsMax } = this.#settings;
-    const samples = this.#revisionTimes;
-    if (
-      this.#timeMs - (samples.at(-1)?.timeMs ?? -Infinity) >=
-        historyMs / HISTORY_SAMPLES
-    ) {
-      samples.push({ timeMs: this.#timeMs, revision });
-    }
-    let target = revision - historyRevisionsMax;
-    while (
-      samples[0] !== undefined && samples[0].timeMs <= this.#timeMs - historyMs
-    ) {
-      target = Math.max(target, samples[0].revision);
-      samples.shift();
-    }
-    // In steps: a compaction for every few revisions would cost more than it frees.
-    const step = Math.min(1000, historyRevisionsMax / 10);
-    if (target < compactRevision + step || target <= this.#compactingTo) return;
-    this.#compactingTo = target;
-    this.#proposeOwn({ type: "compact", revision: target });
+    const timeMs = this.#timeMs;
+    const due = this.#retention.due({ timeMs, revision, compactRevision });
+    if (due !== null) this.#proposeOwn({ type: "compact", revision: due });
   }
 
   /** Drops applied entries from the log, keeping some for followers that were away. */
@@ -832,12 +744,10 @@ export class Group {
   }
 
   #onRole({ role, term, leader }: Effect & { type: "role" }): void {
-    this.#forwarded = [];
-    this.#forwardedBytes = 0;
-    this.#seen.clear();
+    this.#forwards.clear();
+    this.#retention.clear();
     this.#identified = false;
-    this.#revisionTimes = [];
-    this.#compactingTo = 0;
+    this.#timeMs = Math.max(this.#timeMs, this.#store.state.timeMs);
     this.#timeWrittenMs = this.#store.state.timeMs;
     if (role === "leader") this.#out.log("info", "became leader", { term });
     else if (leader !== null) {

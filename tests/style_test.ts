@@ -39,7 +39,8 @@ const LAYERS: readonly (readonly string[])[] = [
   ["link", "transfer"],
   ["peers"],
   // One group.
-  ["proposals", "queries"],
+  ["proposals", "queries", "retention"],
+  ["forwards"],
   ["group"],
   // What operations mean, and who speaks of them to clients.
   ["service"],
@@ -91,6 +92,11 @@ const PURE: readonly string[] = [
   "versions",
   "store",
   "watch",
+  "proposals",
+  "queries",
+  "retention",
+  "forwards",
+  "group",
 ];
 const IMPURE_REGEXP =
   /\bDeno\.|["']node:|\bDate\.now\b|\bnew Date\b|\bperformance\.|\bMath\.random\b|\bcrypto\.|\bset(Timeout|Interval|Immediate)\b|\basync\b|\bawait\b|\bPromise\b/;
