@@ -49,6 +49,8 @@ export interface PeerLimits {
   readonly peerBackoffMsMin: number;
   /** …up to this. */
   readonly peerBackoffMsMax: number;
+  /** A node that is away for less starts, or starts again: not worth a line. */
+  readonly peerQuietMs: number;
   /** One piece of a snapshot. */
   readonly snapshotChunkBytes: number;
   /** Sent and not yet written by the receiver. */
@@ -73,6 +75,7 @@ export const PEER_LIMITS: PeerLimits = {
   peerHandshakesMax: 64,
   peerBackoffMsMin: 50,
   peerBackoffMsMax: 1000,
+  peerQuietMs: 3000,
   snapshotChunkBytes: LIMITS.snapshotChunkBytes,
   snapshotUnackedBytesMax: 4 * MIB,
   snapshotStallMsMax: 10_000,
@@ -186,10 +189,38 @@ export function refuse(
 /** The error that another node, or the way to it, ended a call with. */
 export function errorOf(status: grpc.StatusObject): DkvError {
   const [code] = status.metadata.get(CODE_TRAILER);
+  const details = status.details.slice(0, REASON_CHARACTERS_MAX);
+  if (typeof code === "string" && isErrorCode(code)) {
+    return new DkvError(code, details || `status ${status.code}`);
+  }
   return new DkvError(
-    typeof code === "string" && isErrorCode(code) ? code : "UNREACHABLE",
-    status.details.slice(0, REASON_CHARACTERS_MAX) || `status ${status.code}`,
+    "UNREACHABLE",
+    plainReason(details) || `status ${status.code}`,
+    { cause: status },
   );
+}
+
+/** What the system says of a connection, in words. */
+const SYSTEM_REASONS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "nobody listens there",
+  ECONNRESET: "the connection broke",
+  EPIPE: "the connection broke",
+  ENOTFOUND: "there is no host of that name",
+  EAI_AGAIN: "the host's name cannot be resolved now",
+  ETIMEDOUT: "no answer",
+  EHOSTUNREACH: "there is no way to the host",
+  ENETUNREACH: "there is no way to the network",
+};
+
+/** grpc-js wraps the reason in phrases and times, so that no two are alike. */
+function plainReason(details: string): string {
+  const [system = ""] = details.match(/\bE[A-Z_]{3,}\b/) ?? [];
+  const known = SYSTEM_REASONS[system];
+  if (known !== undefined) return known;
+  if (/Connection dropped|closed/i.test(details)) return "the connection broke";
+  return details.replace(/^No connection established\. Last error: /, "")
+    .replace(/\. Resolution note:.*$/s, "")
+    .replace(/ \(\d{4}-\d\d-\d\dT[^)]*\)/g, "");
 }
 
 /** Any failure as one with a code. */

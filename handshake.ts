@@ -13,7 +13,7 @@ export type NodeId = string;
 /** Who this node is. */
 export interface PeerIdentity {
   readonly clusterName: string;
-  /** Of the settings that all nodes must share. */
+  /** Of the cluster's name and the ids of its nodes; see `config.ts`. */
   readonly fingerprint: string;
   /** Empty until the node has learned it; never changes after that. */
   readonly clusterId: () => string;
@@ -65,7 +65,11 @@ function firstMismatch(hello: Hello, expected: Expectation): string | null {
   }
   const checks = [
     ["cluster", hello.clusterName, identity.clusterName],
-    ["fingerprint of the settings", hello.fingerprint, identity.fingerprint],
+    [
+      "fingerprint of the list of nodes",
+      hello.fingerprint,
+      identity.fingerprint,
+    ],
   ] as const;
   for (const [what, theirs, ours] of checks) {
     if (theirs !== ours) return differs(what, { theirs, ours });

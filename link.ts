@@ -21,7 +21,7 @@ import type { Message } from "./message.ts";
 import { assert, DkvError } from "./errors.ts";
 import { type Envelope, messageBytes } from "./envelope.ts";
 import { decodeReply, encodeFrame, type Frame, type Hello } from "./frame.ts";
-import { type NodeId, quote } from "./handshake.ts";
+import type { NodeId } from "./handshake.ts";
 import {
   type Dial,
   dial,
@@ -74,6 +74,8 @@ export class Link {
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Failures since the link was last open. */
   #failures = 0;
+  /** Since when there has been no connection, on the clock of `performance.now()`. */
+  #awayMs = 0;
   /** The last reason logged for not being connected: a retry that fails the same way is not news. */
   #reason = "";
 
@@ -112,6 +114,7 @@ export class Link {
   /** Dials for the first time. */
   start(): void {
     this.#tickedMs = performance.now();
+    this.#awayMs = this.#tickedMs;
     this.#dial();
   }
 
@@ -287,7 +290,7 @@ export class Link {
     this.#heardMs = performance.now();
     log("info", `connected to ${nodeId}`, {
       address: this.#options.address,
-      version: quote(welcome.softwareVersion),
+      version: welcome.softwareVersion,
     });
     onOpen();
   }
@@ -342,16 +345,31 @@ export class Link {
   }
 
   #report(error: DkvError, wasOpen: boolean): void {
-    const { nodeId, address, log } = this.#options;
-    const reason = `${error.code}: ${error.message}`;
-    if (reason === this.#reason && !wasOpen) return;
-    this.#reason = reason;
+    const { nodeId, address, limits, log } = this.#options;
+    const fields = { address, code: error.code };
     const refused = error.code === "IDENTITY_MISMATCH";
-    log(
-      refused ? "error" : "warn",
-      `${refused ? "refused" : "no"} connection to ${nodeId}: ${error.message}`,
-      { address, code: error.code },
-    );
+    const now = performance.now();
+    if (wasOpen) {
+      this.#awayMs = now;
+      // The other end has said goodbye: it stops.
+      const level = error.code === "SHUTTING_DOWN" ? "info" : "warn";
+      return log(
+        level,
+        `lost the connection to ${nodeId}: ${error.message}`,
+        fields,
+      );
+    }
+    const text = `${
+      refused ? "refused" : "no"
+    } connection to ${nodeId}: ${error.message}`;
+    if (!refused && now - this.#awayMs < limits.peerQuietMs) {
+      return log("debug", text, fields);
+    }
+    // How long it took is no other reason.
+    const reason = `${error.code}: ${error.message.replace(/\d+/g, "")}`;
+    if (reason === this.#reason) return;
+    this.#reason = reason;
+    log(refused ? "error" : "warn", text, fields);
   }
 }
 

@@ -232,6 +232,37 @@ check("peers: a node that dials is dialled back at once", async () => {
 });
 
 check(
+  "peers: a node that is away is told of once, and only when it stays away",
+  async () => {
+    const bound = await bind();
+    const address = `127.0.0.1:${bound.port}`;
+    bound.server.forceShutdown();
+    const quietMs = 300;
+    await using n1 = await station("n1", {
+      addresses: new Map([["n2", address]]),
+      limits: { peerBackoffMsMax: 50, peerQuietMs: quietMs },
+    });
+    const startMs = performance.now();
+    n1.peers.start();
+    await until(() => n1.logs.length > 0, "a failure");
+    const warnings = () => n1.logs.filter(({ level }) => level === "warn");
+    await until(() => warnings().length > 0, "the warning");
+    assert(performance.now() - startMs >= quietMs, "the warning came too soon");
+    const before = n1.logs.length;
+    const dials = n1.logs.filter(({ level }) => level === "debug").length;
+    assert(dials >= 2, `${dials} dials before the warning`);
+    await until(
+      () => performance.now() - startMs > 3 * quietMs,
+      "more failures of the same kind",
+    );
+    assertEquals(n1.logs.length, before);
+    assertEquals(warnings().map(({ text }) => text), [
+      "no connection to n2: nobody listens there",
+    ]);
+  },
+);
+
+check(
   "peers: a connection that hangs is given up and dialled again",
   async () => {
     const bound = await bind();
