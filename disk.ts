@@ -30,7 +30,15 @@ import type {
   Term,
 } from "./message.ts";
 import type { LogStorage } from "./log.ts";
-import { decodeConfiguration, encodeConfiguration } from "./frame.ts";
+import {
+  entryColumns,
+  entryOf,
+  eventColumns,
+  eventOf,
+  type EventRowColumns,
+  latin1,
+  type LogRow,
+} from "./columns.ts";
 import {
   EMPTY_STATE,
   type EventMeta,
@@ -42,13 +50,8 @@ import {
 } from "./store.ts";
 import {
   corruptError,
-  type EventRowColumns,
   imageOf,
-  latin1,
-  type LogRow,
   openTables,
-  sealEntry,
-  sealEvent,
   type Statements,
   translate,
 } from "./tables.ts";
@@ -77,9 +80,6 @@ export interface DiskOptions {
   reserveBytes?: number;
 }
 
-const ENTRY_TYPES = ["empty", "batch", "configuration"] as const;
-const EVENT_TYPES = ["put", "delete"] as const;
-const EMPTY = new Uint8Array(0);
 const EMPTY_HARD_STATE: HardState = { term: 0, vote: null, commit: 0 };
 
 /** A page in the write-ahead log: its 4096 bytes and a header. */
@@ -163,7 +163,7 @@ export class Disk implements LogStorage, Rows {
       `No log entry ${index}: the log holds ${this.firstIndex} to ${this.#lastIndex}`,
     );
     // The whole row, for its checksum: a wrong term could win an election that it must lose.
-    return this.#decodeEntry(row).term;
+    return entryOf(row, this.#path).term;
   }
 
   entries(from: Index, to: Index, bytesMax: number): Entry[] {
@@ -175,7 +175,7 @@ export class Disk implements LogStorage, Rows {
       const entries: Entry[] = [];
       let bytes = 0;
       for (const row of this.#sql.logRange.iterate(from, to)) {
-        const entry = this.#decodeEntry(row as unknown as LogRow);
+        const entry = entryOf(row as unknown as LogRow, this.#path);
         bytes += entry.type === "batch" ? entry.data.length : 64;
         if (entries.length > 0 && bytes > bytesMax) break;
         entries.push(entry);
@@ -257,22 +257,8 @@ export class Disk implements LogStorage, Rows {
   // ---------------------------------------------------------------- rows of the store
 
   appendEvent(row: EventRow): void {
-    const valueCrc = crc32(row.value);
-    const { crc, key } = sealEvent(row, valueCrc);
-    const lease = row.lease === 0n ? null : row.lease.toString();
-    translate(this.#path, () =>
-      this.#sql.eventInsert.run(
-        row.position,
-        row.revision,
-        row.type === "put" ? 0 : 1,
-        row.createRevision,
-        row.version,
-        lease,
-        valueCrc,
-        crc,
-        key,
-        row.value,
-      ));
+    const columns = eventColumns(row);
+    translate(this.#path, () => this.#sql.eventInsert.run(...columns));
     this.#dirty = true;
   }
 
@@ -285,7 +271,7 @@ export class Disk implements LogStorage, Rows {
       throw this.#corrupt(`event row ${position} is missing`);
     }
     const value = row[9];
-    const event = { ...this.#decodeEvent(row), value };
+    const event = { ...eventOf(row, this.#path), value };
     if (crc32(value) !== row[6]) {
       throw this.#corrupt(
         `the value of event row ${position} fails its checksum`,
@@ -323,7 +309,7 @@ export class Disk implements LogStorage, Rows {
       this.#path,
       () => this.#sql.eventScan.all(from, limit),
     ) as unknown as EventRowColumns[];
-    return rows.map((row) => this.#decodeEvent(row));
+    return rows.map((row) => eventOf(row, this.#path));
   }
 
   putLease(row: LeaseRow): void {
@@ -491,7 +477,7 @@ export class Disk implements LogStorage, Rows {
       for (
         const row of this.#sql.logRange.iterate(0, Number.MAX_SAFE_INTEGER)
       ) {
-        this.#decodeEntry(row as unknown as LogRow);
+        entryOf(row as unknown as LogRow, this.#path);
       }
       for (const row of this.#sql.valueScan.iterate()) {
         const [position, valueCrc, value] = row as unknown as [
@@ -683,60 +669,10 @@ export class Disk implements LogStorage, Rows {
       entry.index === this.#lastIndex + 1,
       `Log entry ${entry.index} does not follow ${this.#lastIndex}`,
     );
-    const data = entry.type === "batch"
-      ? entry.data
-      : entry.type === "configuration"
-      ? encodeConfiguration(entry.configuration)
-      : EMPTY;
-    const type = ENTRY_TYPES.indexOf(entry.type);
-    this.#sql.logInsert.run(
-      entry.index,
-      entry.term,
-      type,
-      sealEntry({ index: entry.index, term: entry.term, type, data }),
-      data,
-    );
+    const row = entryColumns(entry);
+    this.#sql.logInsert.run(...row);
     this.#lastIndex = entry.index;
-    this.#logBytes += data.length;
-  }
-
-  #decodeEntry([index, term, type, crc, data]: LogRow): Entry {
-    if (sealEntry({ index, term, type, data }) !== crc) {
-      throw this.#corrupt(`log row ${index} fails its checksum`);
-    }
-    switch (ENTRY_TYPES[type]) {
-      case "empty":
-        return { index, term, type: "empty" };
-      case "batch":
-        return { index, term, type: "batch", data };
-      case "configuration":
-        return {
-          index,
-          term,
-          type: "configuration",
-          configuration: decodeConfiguration(data),
-        };
-      default:
-        throw this.#corrupt(`log row ${index} has type ${type}`);
-    }
-  }
-
-  #decodeEvent(row: EventRowColumns): EventMeta {
-    const type = EVENT_TYPES[row[2]];
-    const lease = row[5] === null ? 0n : BigInt(row[5]);
-    const meta = {
-      position: row[0],
-      revision: row[1],
-      type: type ?? "put",
-      createRevision: row[3],
-      version: row[4],
-      lease,
-      key: latin1(row[8]),
-    } as const;
-    if (type === undefined || sealEvent(meta, row[6]).crc !== row[7]) {
-      throw this.#corrupt(`event row ${row[0]} fails its checksum`);
-    }
-    return meta;
+    this.#logBytes += row[4].length;
   }
 
   #measureLog(): void {

@@ -161,6 +161,7 @@ export class Group {
       origin: options.origin,
       proposalsMax: LIMITS.pendingProposalsMax,
       bytesMax: LIMITS.pendingProposalBytesMax,
+      commandBytesMax: settings.requestBytesMax,
     });
     this.#queries = new Queries({
       queriesMax: LIMITS.pendingReadsMax,

@@ -46,6 +46,8 @@ export interface ProposalsOptions {
   origin: number;
   proposalsMax: number;
   bytesMax: number;
+  /** One command, encoded: it must fit into one message between nodes. */
+  commandBytesMax: number;
 }
 
 /** Every write of this node's clients that is not settled. */
@@ -83,7 +85,7 @@ export class Proposals {
   /**
    * Takes a write in.
    *
-   * @throws {DkvError} OVERLOADED if too many, or too many bytes, wait already.
+   * @throws {DkvError} REQUEST_TOO_LARGE; OVERLOADED if too many, or too many bytes, wait already.
    */
   add(
     request: Request,
@@ -93,7 +95,7 @@ export class Proposals {
       settle: Settle;
     },
   ): void {
-    const { origin, proposalsMax, bytesMax } = this.#options;
+    const { origin, proposalsMax, bytesMax, commandBytesMax } = this.#options;
     if (this.#all.size >= proposalsMax) {
       throw new DkvError(
         "OVERLOADED",
@@ -102,6 +104,12 @@ export class Proposals {
     }
     const id = this.#lastId + 1;
     const data = encodeCommand({ origin, id, writeId, request });
+    if (data.length > commandBytesMax) {
+      throw new DkvError(
+        "REQUEST_TOO_LARGE",
+        `The write is too large: ${data.length} bytes, at most ${commandBytesMax}`,
+      );
+    }
     if (this.#bytes + data.length > bytesMax) {
       throw new DkvError(
         "OVERLOADED",

@@ -1,15 +1,12 @@
 /**
- * The tables of a group's SQLite file: their schema, their prepared statements, the checksums of
- * their rows, and how errors of SQLite become errors of dkv. Used by `disk.ts` alone.
+ * The tables of a group's SQLite file: their schema, their prepared statements, and how errors of
+ * SQLite become errors of dkv. Used by `disk.ts`; `columns.ts` knows what stands in the rows.
  *
  * @module
  */
 
-import { Buffer } from "node:buffer";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import { crc32 } from "node:zlib";
 import { AssertionError, DkvError } from "./errors.ts";
-import type { EventMeta } from "./store.ts";
 
 /** The version of the tables below. A file with another one is refused. */
 export const FORMAT = 1;
@@ -43,23 +40,6 @@ PRAGMA user_version=${FORMAT};
  */
 const EVENT_COLUMNS =
   "position, revision, type, create_revision, version, lease, value_crc, crc, key";
-
-/** A row of `log`: idx, term, type, crc, data. */
-export type LogRow = [number, number, number, number, Uint8Array];
-
-/** A row of `event`: the columns of EVENT_COLUMNS, then the value if it was asked for. */
-export type EventRowColumns = [
-  position: number,
-  revision: number,
-  type: number,
-  createRevision: number,
-  version: number,
-  lease: string | null,
-  valueCrc: number,
-  crc: number,
-  key: Uint8Array,
-  value: Uint8Array,
-];
 
 /** Every statement that the disk runs, prepared once. */
 export type Statements = ReturnType<typeof prepare>;
@@ -196,63 +176,6 @@ function prepare(db: DatabaseSync) {
     sessionRemove: db.prepare("DELETE FROM session WHERE client = ?"),
     sessionAll: rows("SELECT client, crc, data FROM session"),
   };
-}
-
-// Numbers first, then the key: one run over this buffer is the checksum of a row's columns.
-const SCRATCH_KEY_AT = 56;
-const scratch = Buffer.alloc(SCRATCH_KEY_AT + 64 * 1024);
-const scratchView = new DataView(
-  scratch.buffer,
-  scratch.byteOffset,
-  scratch.length,
-);
-
-/**
- * The checksum of an event row without its value, and the bytes of its key. The bytes are a view
- * that the next call overwrites: bind them at once.
- */
-export function sealEvent(
-  meta: EventMeta,
-  valueCrc: number,
-): { crc: number; key: Uint8Array } {
-  scratchView.setFloat64(0, meta.position);
-  scratchView.setFloat64(8, meta.revision);
-  scratchView.setFloat64(16, meta.createRevision);
-  scratchView.setFloat64(24, meta.version);
-  scratchView.setBigInt64(32, meta.lease);
-  scratchView.setUint32(40, meta.type === "put" ? 0 : 1);
-  scratchView.setUint32(44, valueCrc);
-  const { key } = meta;
-  const end = SCRATCH_KEY_AT + key.length;
-  // Faster than `Buffer.write` for keys of a usual length.
-  for (let at = 0; at < key.length; at++) {
-    scratch[SCRATCH_KEY_AT + at] = key.charCodeAt(at);
-  }
-  return {
-    crc: crc32(scratch.subarray(0, end)),
-    key: scratch.subarray(SCRATCH_KEY_AT, end),
-  };
-}
-
-/** The checksum of a log row: its position and term as well as its data. */
-export function sealEntry(
-  { index, term, type, data }: {
-    index: number;
-    term: number;
-    type: number;
-    data: Uint8Array;
-  },
-): number {
-  scratchView.setFloat64(0, index);
-  scratchView.setFloat64(8, term);
-  scratchView.setUint32(16, type);
-  return crc32(data, crc32(scratch.subarray(0, 20)));
-}
-
-/** The bytes of a column as the string of their latin1 code units, which sorts as the bytes do. */
-export function latin1(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
-    .toString("latin1");
 }
 
 const SQLITE_BUSY = 5;

@@ -15,7 +15,7 @@ import { needs } from "./needs.ts";
  * same row do not know each other.
  */
 const LAYERS: readonly (readonly string[])[] = [
-  ["errors", "snapshot_worker"],
+  ["errors"],
   ["config", "metrics", "digest", "fields", "wire", "runtime"],
   ["message", "batch"],
   ["members", "progress", "entry", "identity"],
@@ -33,9 +33,10 @@ const LAYERS: readonly (readonly string[])[] = [
   ["store"],
   ["watch", "tables"],
   // The disk and the network.
-  ["frame"],
+  ["frame", "columns"],
   ["disk", "channel", "handshake"],
-  ["snapshots", "inbound"],
+  ["snapshot_worker", "inbound"],
+  ["snapshots"],
   ["link", "transfer"],
   ["peers"],
   // One group.
