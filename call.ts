@@ -8,13 +8,20 @@
 import * as grpc from "@grpc/grpc-js";
 import type { Settings } from "./config.ts";
 import { toInteger, type WireInteger } from "./convert.ts";
-import { AssertionError, DkvError, ERROR_TABLE } from "./errors.ts";
+import {
+  AssertionError,
+  DkvError,
+  ERROR_TABLE,
+  type ErrorCode,
+} from "./errors.ts";
 import type { Service } from "./service.ts";
 
 // deno-lint-ignore no-explicit-any -- the untyped edge: what proto-loader makes of a message
 export type Wire = any;
 export type ServerStream = grpc.ServerWritableStream<Wire, Wire>;
 export type DuplexStream = grpc.ServerDuplexStream<Wire, Wire>;
+
+const KIB = 1024;
 
 /** Deadlines are kept this much early, so that the node's own answer arrives before gRPC gives up. */
 const DEADLINE_MARGIN_MS = 30;
@@ -48,24 +55,30 @@ export function toReadOptions(
 }
 
 /** Bytes that are written to a stream between two looks at what its peer takes. */
-const UNCHECKED_BYTES_MAX = 64 * 1024;
+const UNCHECKED_BYTES_MAX = 64 * KIB;
 
 /**
  * A stream that knows whether its other side keeps up. Writes on Deno's HTTP/2 streams complete at
  * once whatever the peer does, and what it does not read piles up in native memory; so before more
- * than {@linkcode UNCHECKED_BYTES_MAX} are written, look at the window that the peer grants.
+ * than some bytes are written, by default {@linkcode UNCHECKED_BYTES_MAX}, look at the window that
+ * the peer grants.
  */
 export class Outlet {
   readonly #call: ServerStream | DuplexStream;
+  readonly #uncheckedBytesMax: number;
   #uncheckedBytes = 0;
 
-  constructor(call: ServerStream | DuplexStream) {
+  constructor(
+    call: ServerStream | DuplexStream,
+    uncheckedBytesMax: number = UNCHECKED_BYTES_MAX,
+  ) {
     this.#call = call;
+    this.#uncheckedBytesMax = uncheckedBytesMax;
   }
 
   /** False if the peer is behind: ask again a little later. */
   hasRoom(): boolean {
-    if (this.#uncheckedBytes < UNCHECKED_BYTES_MAX) return true;
+    if (this.#uncheckedBytes < this.#uncheckedBytesMax) return true;
     // deno-lint-ignore no-explicit-any -- grpc-js does not show its HTTP/2 stream
     const session = (this.#call as any).call?.stream?.session;
     const window: unknown = session?.state?.remoteWindowSize;
@@ -132,6 +145,34 @@ export function toStatus(error: DkvError): grpc.ServiceError {
     details: error.message,
     metadata,
   });
+}
+
+/** What grpc-js itself refuses, and with which code we do. */
+const REFUSALS: readonly [start: string, code: ErrorCode][] = [
+  ["Received message", "REQUEST_TOO_LARGE"],
+  ["Sent message", "REQUEST_TOO_LARGE"],
+  ["Failed to decompress", "MALFORMED"],
+  ["Invalid grpc-timeout", "MALFORMED"],
+];
+
+/** A server interceptor: gives what grpc-js itself refuses a stable code too. */
+export function codeRefusals(
+  _method: unknown,
+  call: grpc.ServerInterceptingCallInterface,
+): grpc.ServerInterceptingCall {
+  const { sendStatus } = call;
+  call.sendStatus = (status) => {
+    const { details = "" } = status;
+    // Errors of our own carry their code already.
+    const refusal = status.metadata?.get("dkv-code").length
+      ? undefined
+      : REFUSALS.find(([start]) => details.startsWith(start));
+    if (refusal === undefined) return sendStatus.call(call, status);
+    const { code, metadata } = toStatus(new DkvError(refusal[1], details));
+    sendStatus.call(call, { code, details, metadata });
+  };
+  // The type wants a layer around the call; the call itself will do and costs nothing.
+  return call as grpc.ServerInterceptingCall;
 }
 
 /** An error inside a stream. */

@@ -156,6 +156,18 @@ export function toWriteId(wire: WireWriteId | null): WriteId | null {
   });
 }
 
+/** A write inside something that is retried as a whole: an id of its own would be ignored. */
+export function refuseWriteId(
+  wire: { writeId: WireWriteId | null },
+  within: string,
+): void {
+  if (wire.writeId === null) return;
+  throw new DkvError(
+    "MALFORMED",
+    `A write inside a ${within} takes no write_id: the ${within} carries its own`,
+  );
+}
+
 /** @throws {DkvError} MALFORMED */
 export function checkWriteId(writeId: WriteId): WriteId {
   const { client, sequence, doneBelow } = writeId;
@@ -241,6 +253,8 @@ function toCompareTarget(wire: WireCompare): Compare["target"] {
 }
 
 function toOperation(wire: WireOperation): Operation {
+  const write = wire.put ?? wire.delete;
+  if (write) refuseWriteId(write, "transaction");
   if (wire.put) return toPut(wire.put);
   if (wire.delete) return toDelete(wire.delete);
   const read = wire.get ?? wire.list;

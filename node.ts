@@ -7,6 +7,7 @@
 
 import * as grpc from "@grpc/grpc-js";
 import { clearImmediate, setImmediate } from "node:timers";
+import { codeRefusals } from "./call.ts";
 import { type Config, fingerprint, LIMITS, nodeOf } from "./config.ts";
 import { Disk } from "./disk.ts";
 import { AssertionError, DkvError } from "./errors.ts";
@@ -526,6 +527,7 @@ function bootstrapOf(config: Config, member: MemberId): Configuration {
 
 function serverOptions(): grpc.ServerOptions {
   return {
+    interceptors: [codeRefusals],
     "grpc.max_concurrent_streams": LIMITS.concurrentStreamsMax,
     "grpc.max_receive_message_length": LIMITS.pipelineInFlightBytesMax,
     "grpc.max_send_message_length": LIMITS.pipelineInFlightBytesMax,

@@ -2,6 +2,15 @@
  * The `Pipeline` stream: batches of operations in, batches of answers out, in any order. What is
  * settled in one event-loop turn leaves as one message. Used by `grpc.ts`.
  *
+ * ```text
+ *   data ─▶ run ─▶ in flight ─▶ answered ─▶ flush, at the pace of the client
+ *            └─ beyond the bound: refused ─▶ answered
+ *                └─ far beyond: the stream ends
+ * ```
+ *
+ * An operation counts until its answer has left, so a client that does not read fills the bound,
+ * not the memory.
+ *
  * @module
  */
 
@@ -14,6 +23,7 @@ import {
   fromOptionalEntry,
   fromPut,
   fromTransact,
+  refuseWriteId,
   toDelete,
   toInteger,
   toKey,
@@ -30,6 +40,8 @@ import {
   type Context,
   type DuplexStream,
   fromError,
+  Outlet,
+  ROOM_POLL_MS,
   toReadOptions,
   toStatus,
   Unreadable,
@@ -57,30 +69,54 @@ interface Sender {
   readonly doneBelow: number;
 }
 
+/** What an operation costs in memory beside its keys and values, roughly. */
+const OPERATION_OVERHEAD_BYTES = 64;
+/** Answers up to this size together leave as one message; a larger one leaves alone. */
+const MESSAGE_BYTES_MAX = 1024 * 1024;
+/** Refusals wait for the client too: with this many of all kinds waiting, the stream ends. */
+const WAITING_MAX = 4 * LIMITS.pipelineInFlightMax;
+/** Looked at seldom, because at full speed the client's window is often used up for a moment. */
+const UNCHECKED_BYTES_MAX = 1024 * 1024;
+
 /** Serves one stream. */
 export function servePipeline(call: DuplexStream, context: Context): void {
-  let inFlight = 0;
-  let ended = false;
-  let results: Record<string, unknown>[] = [];
-
-  const flush = () => {
-    const batch = results;
-    results = [];
-    inFlight -= batch.length;
-    if (call.cancelled) return;
-    call.write({ header: context.header(), results: batch });
-    if (ended && inFlight === 0) call.end();
-  };
-  const answer = (result: Record<string, unknown>) => {
-    if (results.length === 0) setImmediate(flush);
-    results.push(result);
-  };
-
+  const stream = new PipelineStream(call, context);
   call.on("data", (request: WirePipelineRequest | Unreadable) => {
-    if (request instanceof Unreadable) {
-      call.emit("error", toStatus(request.error));
-      return;
-    }
+    if (request instanceof Unreadable) stream.fail(request.error);
+    else stream.take(request);
+  });
+  call.on("end", () => stream.end());
+  call.on("error", () => {}); // The client vanished; what it sent is settled all the same.
+}
+
+/** What an operation came to, and how many bytes of keys and values that holds. */
+interface Answer {
+  readonly result: Record<string, unknown>;
+  readonly bytes: number;
+}
+
+/** The operations of one client on their way. */
+class PipelineStream {
+  readonly #call: DuplexStream;
+  readonly #context: Context;
+  readonly #outlet: Outlet;
+  /** Operations that are not answered, or whose answer has not left. */
+  #inFlight = 0;
+  /** Of their requests, then of their answers. */
+  #inFlightBytes = 0;
+  #answered: Answer[] = [];
+  #isFlushSet = false;
+  #isEnding = false;
+  #hasFailed = false;
+
+  constructor(call: DuplexStream, context: Context) {
+    this.#call = call;
+    this.#context = context;
+    this.#outlet = new Outlet(call, UNCHECKED_BYTES_MAX);
+  }
+
+  take(request: WirePipelineRequest): void {
+    if (this.#hasFailed) return;
     let sender: Sender;
     try {
       sender = {
@@ -88,36 +124,126 @@ export function servePipeline(call: DuplexStream, context: Context): void {
         doneBelow: toInteger(request.doneBelow, "done_below"),
       };
     } catch (error) {
-      call.emit("error", toStatus(context.toError(error)));
-      return;
+      return this.fail(this.#context.toError(error));
     }
     for (const operation of request.operations) {
-      const { id } = operation;
-      const fail = (error: unknown) =>
-        answer({ id, error: fromError(context.toError(error)) });
-      const waiting = inFlight++;
-      if (waiting >= LIMITS.pipelineInFlightMax) {
-        fail(overloaded(waiting));
-        continue;
+      if (this.#inFlight >= WAITING_MAX) {
+        const text = `Far too many operations wait on this stream: ` +
+          `${this.#inFlight}, at most ${LIMITS.pipelineInFlightMax}`;
+        return this.fail(new DkvError("OVERLOADED", text));
       }
-      run(operation, sender, context).then(
-        (result) => answer({ id, ...result }),
-        fail,
-      );
+      this.#start(operation, sender);
     }
-  });
-  call.on("end", () => {
-    ended = true;
-    if (inFlight === 0) call.end();
-  });
-  call.on("error", () => {}); // The client vanished; what it sent is settled all the same.
+  }
+
+  /** The client says no more: the stream ends when everything is answered. */
+  end(): void {
+    this.#isEnding = true;
+    if (this.#inFlight === 0 && !this.#hasFailed) this.#call.end();
+  }
+
+  /** Ends the stream with an error; what is in flight is settled, but not answered. */
+  fail(error: DkvError): void {
+    if (this.#hasFailed) return;
+    this.#hasFailed = true;
+    this.#answered = [];
+    this.#call.emit("error", toStatus(error));
+  }
+
+  #start(operation: WirePipelineOperation, sender: Sender): void {
+    const { id } = operation;
+    const { pipelineInFlightMax: max } = LIMITS;
+    let refusal = this.#bytesRefusal();
+    if (this.#inFlight >= max) {
+      const text = `Too many operations wait on this stream: ${this.#inFlight}`;
+      refusal = new DkvError("OVERLOADED", `${text}, at most ${max}`);
+    }
+    this.#inFlight++;
+    if (refusal !== null) return this.#refuse(id, refusal);
+    const bytes = requestBytes(operation);
+    this.#inFlightBytes += bytes;
+    run(operation, sender, this.#context).then((answer) => {
+      this.#inFlightBytes -= bytes;
+      // How much a read answers is known only now. What a write did must be told.
+      const late = "get" in answer.result ? this.#bytesRefusal() : null;
+      if (late !== null) return this.#refuse(id, late);
+      this.#answer({ result: { id, ...answer.result }, bytes: answer.bytes });
+    }, (error) => {
+      this.#inFlightBytes -= bytes;
+      this.#refuse(id, this.#context.toError(error));
+    });
+  }
+
+  /** Judges what waits already: a single operation as large as the bound still passes. */
+  #bytesRefusal(): DkvError | null {
+    const { pipelineInFlightBytesMax: max } = LIMITS;
+    if (this.#inFlightBytes < max) return null;
+    const text = `Too many bytes wait on this stream: ${this.#inFlightBytes}`;
+    return new DkvError("OVERLOADED", `${text}, at most ${max}`);
+  }
+
+  #refuse(id: WireInteger, error: DkvError): void {
+    this.#answer({ result: { id, error: fromError(error) }, bytes: 0 });
+  }
+
+  #answer({ result, bytes }: Answer): void {
+    if (this.#hasFailed) return;
+    const answer = { result, bytes: bytes + OPERATION_OVERHEAD_BYTES };
+    this.#inFlightBytes += answer.bytes;
+    this.#answered.push(answer);
+    if (this.#isFlushSet) return;
+    this.#isFlushSet = true;
+    setImmediate(() => this.#flush());
+  }
+
+  #flush(): void {
+    this.#isFlushSet = false;
+    if (this.#hasFailed) return;
+    const answered = this.#answered;
+    let start = 0;
+    while (start < answered.length && !this.#call.cancelled) {
+      if (!this.#outlet.hasRoom()) {
+        this.#answered = answered.slice(start);
+        this.#isFlushSet = true;
+        setTimeout(() => this.#flush(), ROOM_POLL_MS);
+        return;
+      }
+      start = this.#send(answered, start);
+    }
+    if (this.#call.cancelled) this.#leave(answered.slice(start));
+    this.#answered = [];
+    if (this.#isEnding && this.#inFlight === 0) this.#call.end();
+  }
+
+  /** Sends one message with the answers from `start` on; returns where the next one starts. */
+  #send(answered: readonly Answer[], start: number): number {
+    let end = start;
+    let bytes = 0;
+    for (; end < answered.length; end++) {
+      const more = answered[end]!.bytes;
+      if (end > start && bytes + more > MESSAGE_BYTES_MAX) break;
+      bytes += more;
+    }
+    const sent = answered.slice(start, end);
+    this.#leave(sent);
+    this.#outlet.write({
+      header: this.#context.header(),
+      results: sent.map(({ result }) => result),
+    }, bytes);
+    return end;
+  }
+
+  #leave(answered: readonly Answer[]): void {
+    this.#inFlight -= answered.length;
+    for (const { bytes } of answered) this.#inFlightBytes -= bytes;
+  }
 }
 
 async function run(
   operation: WirePipelineOperation,
   sender: Sender,
   { service }: Context,
-): Promise<Record<string, unknown>> {
+): Promise<Answer> {
   const timeoutMs = toInteger(operation.timeoutMs, "timeout_ms");
   const options = { timeoutMs: timeoutMs === 0 ? null : timeoutMs };
   if (operation.get) {
@@ -126,31 +252,67 @@ async function run(
       ...options,
       ...toReadOptions(wire),
     });
-    return { get: { entry: fromOptionalEntry(entry) } };
+    const bytes = entry === null ? 0 : entry.key.length + entry.value.length;
+    return { result: { get: { entry: fromOptionalEntry(entry) } }, bytes };
   }
+  const write = operation.put ?? operation.delete ?? operation.transact;
+  if (!write) {
+    throw new DkvError("MALFORMED", `The operation ${operation.id} is empty`);
+  }
+  refuseWriteId(write, "pipeline");
   const writeId = toPipelineWriteId(operation, sender);
   if (operation.put) {
     const result = await service.put(toPut(operation.put), {
       ...options,
       writeId,
     });
-    return { put: fromPut(result) };
+    const bytes = result.previous?.value.length ?? 0;
+    return { result: { put: fromPut(result) }, bytes };
   }
   if (operation.delete) {
     const result = await service.delete(toDelete(operation.delete), {
       ...options,
       writeId,
     });
-    return { delete: fromDelete(result) };
+    return {
+      result: { delete: fromDelete(result) },
+      bytes: entryBytes(result.previous),
+    };
   }
-  if (operation.transact) {
-    const result = await service.transact(toTransact(operation.transact), {
-      ...options,
-      writeId,
-    });
-    return { transact: fromTransact(result) };
+  const result = await service.transact(toTransact(write as WireTransact), {
+    ...options,
+    writeId,
+  });
+  let bytes = 0;
+  for (const part of result.results) {
+    if (part.type === "list") bytes += entryBytes(part.entries);
+    else if (part.type === "delete") bytes += entryBytes(part.previous);
+    else if (part.type === "put") bytes += part.previous?.value.length ?? 0;
+    else bytes += part.entry?.value.length ?? 0;
   }
-  throw new DkvError("MALFORMED", `The operation ${operation.id} is empty`);
+  return { result: { transact: fromTransact(result) }, bytes };
+}
+
+function entryBytes(
+  entries: readonly { key: string; value: Uint8Array }[],
+): number {
+  let bytes = 0;
+  for (const { key, value } of entries) bytes += key.length + value.length;
+  return bytes;
+}
+
+/** How much an operation holds in memory until it is answered. */
+function requestBytes(operation: WirePipelineOperation): number {
+  let bytes = OPERATION_OVERHEAD_BYTES;
+  const { put, transact } = operation;
+  if (put) bytes += put.key.length + put.value.length;
+  if (!transact) return bytes;
+  for (const { value } of transact.compares) bytes += value?.length ?? 0;
+  for (const step of [...transact.then, ...transact.else]) {
+    bytes += OPERATION_OVERHEAD_BYTES;
+    if (step.put) bytes += step.put.key.length + step.put.value.length;
+  }
+  return bytes;
 }
 
 function toPipelineWriteId(
@@ -159,11 +321,4 @@ function toPipelineWriteId(
 ): WriteId | null {
   const sequence = toInteger(operation.sequence, "sequence");
   return sequence === 0 ? null : checkWriteId({ ...sender, sequence });
-}
-
-function overloaded(waiting: number): DkvError {
-  return new DkvError(
-    "OVERLOADED",
-    `Too many operations wait on this stream: ${waiting}, at most ${LIMITS.pipelineInFlightMax}`,
-  );
 }

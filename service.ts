@@ -282,7 +282,7 @@ export class Service {
     if (target === undefined) {
       throw new DkvError(
         "MEMBERSHIP_REFUSED",
-        `Cannot lead: ${nodeId} is not a voter`,
+        `Cannot lead: ${printable(nodeId)} is not a voter`,
       );
     }
     if (target !== null && this.#group.core.leader === target) return nodeId;

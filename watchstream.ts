@@ -44,13 +44,13 @@ const EVENT_OVERHEAD_BYTES = 40;
 export function serveWatch(call: DuplexStream, context: Context): void {
   const stream = new WatchStream(call, context);
   call.on("data", (request: WireWatchRequest | Unreadable) => {
-    if (request instanceof Unreadable) {
-      stream.stop();
-      call.emit("error", toStatus(request.error));
-      return;
-    }
+    if (request instanceof Unreadable) return stream.fail(request.error);
     if (request.create) stream.create(request.create);
     else if (request.cancel) stream.cancel(String(request.cancel.watchId));
+    else {
+      const text = "The watch request is empty: expected create or cancel";
+      stream.fail(new DkvError("MALFORMED", text));
+    }
   });
   call.on("end", () => {
     stream.stop();
@@ -62,11 +62,13 @@ export function serveWatch(call: DuplexStream, context: Context): void {
 
 /** The watches of one stream, by the ids that the client chose. */
 class WatchStream {
+  readonly #call: DuplexStream;
   readonly #context: Context;
   readonly #outlet: Outlet;
   readonly #watches = new Map<string, Watch>();
 
   constructor(call: DuplexStream, context: Context) {
+    this.#call = call;
     this.#outlet = new Outlet(call);
     this.#context = context;
   }
@@ -112,6 +114,12 @@ class WatchStream {
   stop(): void {
     for (const watch of this.#watches.values()) watch.stop();
     this.#watches.clear();
+  }
+
+  /** Ends the stream: what came cannot be told to one of the watches. */
+  fail(error: DkvError): void {
+    this.stop();
+    this.#call.emit("error", toStatus(error));
   }
 
   #refuse(watchId: string): void {
