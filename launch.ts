@@ -69,8 +69,7 @@ export function nodeFlags(spec: NodeSpec): string[] {
     dataDir,
     config.path,
     pathOf("proto"),
-    // A worker's first module is read under the permissions of the node.
-    pathOf("snapshot_worker.ts"),
+    ...workerFiles(),
     ...packageFiles(),
   ];
   return [
@@ -297,11 +296,33 @@ function packageFiles(): string[] {
   if (before?.startsWith("file:") && after !== undefined) {
     return packages = [decodeURIComponent(new URL(before).pathname)];
   }
-  const { stdout } = new Deno.Command("deno", { args: ["info", "--json"] })
-    .outputSync();
-  const { npmCache } = JSON.parse(new TextDecoder().decode(stdout));
+  const { npmCache } = denoInfo([]);
   assert(typeof npmCache === "string", "`deno info` names no package cache");
   return packages = [npmCache];
+}
+
+let workerModules: string[] | undefined;
+
+/** A worker's modules are read under the permissions of the node, unlike those of the program. */
+function workerFiles(): string[] {
+  if (workerModules !== undefined) return workerModules;
+  const { modules } = denoInfo([
+    `--config=${pathOf("deno.json")}`,
+    pathOf("snapshot_worker.ts"),
+  ]);
+  assert(Array.isArray(modules), "`deno info` names no modules");
+  const files = (modules as { local?: string }[])
+    .flatMap(({ local }) => local ?? []);
+  assert(files.length > 0, "`deno info` names no file of the worker");
+  return workerModules = files;
+}
+
+function denoInfo(args: readonly string[]): Record<string, unknown> {
+  const { stdout } = new Deno.Command("deno", {
+    args: ["info", "--json", ...args],
+    stderr: "null",
+  }).outputSync();
+  return JSON.parse(new TextDecoder().decode(stdout));
 }
 
 function pathOf(name: string): string {
