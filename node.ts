@@ -39,6 +39,8 @@ const GROUP = "default";
 const CATCH_UP_TICKS_MAX = 2;
 /** A file up to this size is read and checked as a whole at start: about a second. */
 const VERIFY_BYTES_MAX = 256 * 1024 * 1024;
+/** How often a leader looks for nodes that want to join. */
+const JOIN_RETRY_TICKS = 10;
 /** How often a full disk is asked whether it has space again. */
 const SPACE_RETRY_TICKS = 10;
 /** How long a stopping node waits for another to lead, and for open calls. */
@@ -328,7 +330,7 @@ export class Node {
     for (let i = 0; i < Math.min(ticks, CATCH_UP_TICKS_MAX); i++) {
       this.#group.tick();
     }
-    this.#admitJoiners();
+    if (this.#group.ticks % JOIN_RETRY_TICKS === 0) this.#admitJoiners();
   }
 
   // ---------------------------------------------------------------- the group's outside
