@@ -40,6 +40,7 @@ export interface ClientHost {
   readonly machines: readonly Machine[];
   /** The live machines that belong to the cluster. */
   members(): Machine[];
+  readonly isHealed: boolean;
   /** Where a client may turn to: anyone, until the cluster is healed. */
   choice(): readonly Machine[];
   readonly history: History;
@@ -281,7 +282,11 @@ export class Client {
   #begin(request: Request | null, query: Query | null): Operation {
     const { clock, history, leaseTimes } = this.#host;
     let writeId = null;
-    if (request !== null) {
+    // Who sends no id asks once, and lives with not knowing.
+    const isPlain = request?.type === "put" || request?.type === "delete" ||
+      request?.type === "transact";
+    const isBare = isPlain && this.#random.chance(100);
+    if (request !== null && !isBare) {
       const sequence = ++this.#sequence;
       writeId = { client: this.name, sequence, doneBelow: sequence };
       leaseTimes.called(this.name, sequence);
@@ -303,7 +308,7 @@ export class Client {
     const attempt = () => {
       attempts++;
       if (
-        operation.request !== null && this.#random.chance(
+        operation.writeId !== null && this.#random.chance(
           this.#plan.doubledWrites,
         )
       ) {
@@ -327,7 +332,8 @@ export class Client {
         }
         if (!(answer.error?.noEffect ?? false)) isUncertain = true;
         this.#machine = this.#random.pick(this.#host.choice());
-        const isFinal = answer.error?.code.startsWith("REVISION_") ?? false;
+        const isFinal = answer.error?.code.startsWith("REVISION_") ||
+          operation.request !== null && operation.writeId === null;
         if (isFinal || attempts >= ATTEMPTS_MAX) {
           history.gaveUp(operation, isUncertain ? "unknown" : "failed");
           return done(answer);
@@ -364,7 +370,8 @@ export class Client {
     const lost = () =>
       clock.after(1, () => finish({ type: "error", error: null }));
     const respond = (answer: Answer) => {
-      if (this.#random.chance(this.#plan.lostAnswers)) return;
+      const isLost = this.#random.chance(this.#plan.lostAnswers);
+      if (isLost && !this.#host.isHealed) return;
       machine.calls.delete(lost);
       clock.after(
         machine.turnMs + this.#random.between(0, 2),

@@ -23,6 +23,7 @@ import { Elections } from "./checks/elections.ts";
 import { LeaseTimes } from "./checks/leases.ts";
 import { Logs } from "./checks/logs.ts";
 import { States } from "./checks/states.ts";
+import { Terms } from "./checks/terms.ts";
 import { Client, WatchClient } from "./clients.ts";
 import { Clock } from "./clock.ts";
 import { SimDisk } from "./disk.ts";
@@ -61,6 +62,7 @@ export class Cluster {
   readonly #logs = new Logs(this.oracle);
   readonly #durability = new Durability(this.oracle);
   readonly #states = new States(this.oracle);
+  readonly #terms = new Terms();
   readonly #random: Random;
   readonly #clients: Client[];
   readonly #watches: WatchClient[];
@@ -68,7 +70,7 @@ export class Cluster {
   /** Committed last. */
   #configuration: Configuration;
   #turns = 0;
-  #isHealed = false;
+  isHealed = false;
   snapshots = 0;
 
   constructor(plan: Plan) {
@@ -165,6 +167,7 @@ export class Cluster {
 
   send(from: Machine, message: Message, delayMs: number): void {
     this.#durability.sent(from, message);
+    this.#terms.sent(message);
     this.trace.add(this.clock.nowMs + delayMs, {
       who: from.name,
       what: "send",
@@ -235,6 +238,7 @@ export class Cluster {
 
   afterTurn(machine: Machine): void {
     this.#turns++;
+    this.#terms.afterTurn(machine);
     this.#learn(machine);
     this.#states.afterTurn(machine);
     for (const watch of this.#watches) watch.afterTurn(machine);
@@ -344,7 +348,7 @@ export class Cluster {
     this.faults.stop();
     this.network.heal();
     const dead = this.#whoStaysDead();
-    this.#isHealed = true;
+    this.isHealed = true;
     for (const machine of this.machines) {
       machine.commitMsMax = 0;
       machine.commitsUntilDeath = null;
@@ -424,7 +428,7 @@ export class Cluster {
   }
 
   choice(): readonly Machine[] {
-    const members = this.#isHealed ? this.members() : [];
+    const members = this.isHealed ? this.members() : [];
     return members.length === 0 ? this.machines : members;
   }
 

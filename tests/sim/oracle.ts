@@ -11,6 +11,7 @@ import { assert } from "../../errors.ts";
 import type { Entry, Index } from "../../message.ts";
 import type { Result } from "../../results.ts";
 import { Model } from "../model.ts";
+import { must } from "./violation.ts";
 
 /** A client's writes as the rules for retries see them. */
 interface Session {
@@ -51,6 +52,8 @@ export class Oracle {
   ];
   readonly journal: Entry[] = [];
   readonly #sessions = new Map<string, Session>();
+  /** Where each command is, by origin and id. */
+  readonly #commands = new Map<string, Index>();
   /** What each (client, sequence) did when it was applied, the one time. */
   readonly writes = new Map<string, Applied>();
   onApplied: (applied: Applied) => void = () => {};
@@ -91,6 +94,14 @@ export class Oracle {
 
   #apply(command: Command, index: Index): Applied {
     const { writeId, request } = command;
+    const name = `${command.origin} ${command.id}`;
+    const earlier = this.#commands.get(name);
+    must(
+      earlier === undefined,
+      "each command is in the log once",
+      () => `${request.type} ${name} is at ${earlier} and at ${index}`,
+    );
+    this.#commands.set(name, index);
     const known = writeId === null ? null : this.#known(writeId);
     if (known !== null) {
       return {

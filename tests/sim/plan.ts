@@ -55,6 +55,21 @@ const MEAN_MS: Record<Fault, number> = {
   unreachable: 1000,
 };
 
+/** The bounds of config.ts that a run may change. */
+export type Limits = {
+  readonly [Name in (typeof LIMIT_NAMES)[number]]?: number;
+};
+
+const LIMIT_NAMES = [
+  "appendBytesMax",
+  "applyBytesMax",
+  "batchBytesMax",
+  "inflightMessagesMax",
+  "inflightBytesMax",
+  "uncommittedBytesMax",
+  "watchSliceBytes",
+] as const;
+
 /** A run. */
 export interface Plan {
   readonly seed: number;
@@ -63,6 +78,8 @@ export interface Plan {
   readonly founders: number;
   readonly safetyMs: number;
   readonly settings: Partial<Settings>;
+  /** Bounds of the product that are made small, so that they are met. */
+  readonly limits: Limits;
   /** By machine; 1000 is right. */
   readonly clockRates: readonly number[];
   readonly network: NetworkPlan;
@@ -107,6 +124,7 @@ export function planOf(seed: number, without: Without = {}): Plan {
     historyRevisionsMax: random.pick([100, 500, 1_000_000]),
     historyMs: random.pick([2000, 3_600_000]),
   };
+  const limits = random.chance(500) ? {} : drawLimits(random);
   const clients = random.between(2, 6);
   const watches = random.between(0, 4);
   const faults = drawFaults(random, { machines, founders });
@@ -117,6 +135,7 @@ export function planOf(seed: number, without: Without = {}): Plan {
     founders,
     safetyMs: without.safetyMs ?? safetyMs,
     settings,
+    limits,
     clockRates,
     network: without.noise
       ? { ...network, losses: 0, duplicates: 0, isReordering: false }
@@ -126,6 +145,17 @@ export function planOf(seed: number, without: Without = {}): Plan {
     client,
     faults,
   };
+}
+
+function drawLimits(random: Random): Limits {
+  const limits: { [name: string]: number } = {};
+  for (const name of LIMIT_NAMES) {
+    if (!random.chance(400)) continue;
+    limits[name] = name === "inflightMessagesMax"
+      ? random.pick([1, 2, 8])
+      : random.pick([1, 100, 1000]);
+  }
+  return limits;
 }
 
 function drawNetwork(random: Random): NetworkPlan {

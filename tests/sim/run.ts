@@ -5,8 +5,15 @@
  * @module
  */
 
+import { LIMITS } from "../../config.ts";
 import { Cluster } from "./cluster.ts";
-import { type Fault, type Plan, planOf, type Without } from "./plan.ts";
+import {
+  type Fault,
+  type Limits,
+  type Plan,
+  planOf,
+  type Without,
+} from "./plan.ts";
 
 /** What a run has come to. */
 export interface Outcome {
@@ -28,11 +35,13 @@ export function runSeed(seed: number, without: Without = {}): Outcome {
   const plan = planOf(seed, without);
   const cluster = new Cluster(plan);
   let error: Error | null = null;
-  try {
-    cluster.run();
-  } catch (thrown) {
-    error = thrown as Error;
-  }
+  withLimits(plan.limits, () => {
+    try {
+      cluster.run();
+    } catch (thrown) {
+      error = thrown as Error;
+    }
+  });
   const { lost, duplicated, cut } = cluster.network.counts;
   return {
     plan,
@@ -50,6 +59,18 @@ export function runSeed(seed: number, without: Without = {}): Outcome {
     ]),
     trace: (count) => cluster.trace.last(count),
   };
+}
+
+/** Runs something under smaller bounds than the product's. */
+function withLimits(changes: Limits, run: () => void): void {
+  const limits = LIMITS as Record<string, number>;
+  const before = { ...limits };
+  Object.assign(limits, changes);
+  try {
+    run();
+  } finally {
+    Object.assign(limits, before);
+  }
 }
 
 /** Takes away from a failing run what it does not need to fail. */

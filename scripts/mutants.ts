@@ -1,0 +1,303 @@
+/**
+ * Breaks the product on purpose, in one way after the other, and shows how many seeds the simulator
+ * needs to notice: `deno task mutants`, or `deno task mutants -- NAME …` for some of them. A mutant
+ * that survives is a hole in the simulator.
+ *
+ * A mutant is an edit of the source, made in a copy under `.tmp`: nothing in the product can be
+ * switched to misbehave. An edit whose text is no longer there is a failure too.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+
+/** A defect, and where to put it. */
+interface Mutant {
+  readonly name: string;
+  readonly what: string;
+  readonly file: string;
+  /** Must occur exactly once. */
+  readonly find: string;
+  readonly replace: string;
+}
+
+const SEEDS_MAX = 1000;
+
+/** Row numbers in brackets are those of the list that every Raft simulator should catch. */
+export const MUTANTS: readonly Mutant[] = [
+  {
+    name: "vote-before-disk",
+    what: "a vote leaves before it is on disk [1]",
+    file: "replicate.ts",
+    find: "this.#reply(from, body, 0, granted ? message.term : this.#term);",
+    replace: "this.#send(from, body, granted ? message.term : this.#term);",
+  },
+  {
+    name: "acknowledge-before-disk",
+    what: "an append is acknowledged before it is on disk [2]",
+    file: "replicate.ts",
+    find:
+      'this.#reply(from, { type: "appendReply", index: verified }, verified);',
+    replace: 'this.#send(from, { type: "appendReply", index: verified });',
+  },
+  {
+    name: "commit-old-term",
+    what: "an entry of an old term is committed by counting [3]",
+    file: "leader.ts",
+    find: "if (index < this.#firstOwnIndex) return;",
+    replace: "",
+  },
+  {
+    name: "entries-before-term",
+    what: "entries are on disk before their term is [4]",
+    file: "group.ts",
+    find: "this.#disk.appendEntries(effect.entries, effect.truncateFrom);",
+    replace:
+      "this.#disk.appendEntries(effect.entries, effect.truncateFrom); this.#disk.commit();",
+  },
+  {
+    name: "read-round-reused",
+    what: "every read round has the same id [5]",
+    file: "reads.ts",
+    find: "this.#round += 1;",
+    replace: "this.#round = 1;",
+  },
+  {
+    name: "pre-vote-raises-term",
+    what: "a pre-vote raises the term of whoever hears it [6]",
+    file: "replicate.ts",
+    find: "if (message.preVote) return true; // Asks only",
+    replace: "// Asks only",
+  },
+  {
+    name: "read-without-majority",
+    what: "reads are answered without asking a majority (a lease for ever) [7]",
+    file: "reads.ts",
+    find: "if (this.#waiting.length === 0) return [];",
+    replace:
+      "const all = this.#waiting.splice(0).flatMap((w) => w.reads); this.#count -= all.length; if (all.length >= 0) return all;",
+  },
+  {
+    name: "two-changes",
+    what: "a change of membership may begin during another one [8]",
+    file: "leader.ts",
+    find: "if (latest.index > log.commit || isJoint(latest.configuration)) {",
+    replace: "if (latest.index < 0) {",
+  },
+  {
+    name: "no-deduplication",
+    what: "a repeated write is applied again [9]",
+    file: "store.ts",
+    find: "if (answer !== null) return answer;",
+    replace: 'if (answer?.type === "error") return answer;',
+  },
+  {
+    name: "tombstone-dropped",
+    what: "compaction drops a delete that a watch may start at [10]",
+    file: "versions.ts",
+    find: 'if (row.type === "delete" && row.revision < target) {',
+    replace: 'if (row.type === "delete") {',
+  },
+  {
+    name: "failed-write-ignored",
+    what: "a failed commit is taken for a good one [11]",
+    file: "group.ts",
+    find: "this.#mustCommit = false;\n        this.#disk.commit();",
+    replace:
+      "this.#mustCommit = false;\n        try { this.#disk.commit(); } catch { /* ignored */ }",
+  },
+  {
+    name: "applied-apart",
+    what: "data and applied index are saved in two transactions [12]",
+    file: "group.ts",
+    find:
+      "for (const entry of entries) this.#applyEntry(entry);\n      this.#disk.saveStoreState",
+    replace:
+      "for (const entry of entries) this.#applyEntry(entry);\n      this.#disk.commit();\n      this.#disk.saveStoreState",
+  },
+  {
+    name: "leader-counts-itself-early",
+    what: "a leader counts its own copy before it is on disk",
+    file: "leader.ts",
+    find:
+      "member === id ? log.stable : this.#followers.get(member)?.match ?? 0,",
+    replace:
+      "member === id ? log.lastIndex : this.#followers.get(member)?.match ?? 0,",
+  },
+  {
+    name: "vote-for-shorter-log",
+    what: "a vote is given whatever the candidate's log",
+    file: "replicate.ts",
+    find:
+      "const granted = isFree &&\n      this.#log.isUpToDate({ index: lastIndex, term: lastTerm });",
+    replace: "const granted = isFree && (lastIndex + lastTerm >= 0);",
+  },
+  {
+    name: "two-votes",
+    what: "a replica votes for two in one term",
+    file: "replicate.ts",
+    find: "const isFree = this.#vote === from ||",
+    replace: "const isFree = this.#vote !== from || this.#vote === from ||",
+  },
+  {
+    name: "commit-unverified",
+    what: "a follower commits entries that another leader left in its log",
+    file: "replicate.ts",
+    find: "this.#commitTo(Math.min(message.commit, verified));",
+    replace: "this.#commitTo(Math.min(message.commit, this.#log.lastIndex));",
+  },
+  {
+    name: "heartbeat-commits-unverified",
+    what: "a heartbeat tells the commit index to whoever has a long log",
+    file: "replicate.ts",
+    find: "if (this.#installing === null) this.#commitTo(message.commit);",
+    replace:
+      "if (this.#installing === null) this.#commitTo(Math.max(message.commit, this.#log.stable));",
+  },
+  {
+    name: "snapshot-brings-vote",
+    what: "a snapshot brings its leader's term and vote",
+    file: "disk.ts",
+    find: "this.#hardState = { ...hardState, commit: meta.index };",
+    replace:
+      "this.#hardState = { ...hardState, ...this.#hardState, commit: meta.index };",
+  },
+  {
+    name: "forward-twice",
+    what: "a forwarded command that comes again is appended again",
+    file: "group.ts",
+    find: "if (id < message.settledBelow || seen.has(id)) continue;",
+    replace: "if (id < message.settledBelow) continue;",
+  },
+  {
+    name: "requeue-too-early",
+    what:
+      "a write is submitted again while the first copy may still be committed",
+    file: "proposals.ts",
+    find: "if (proposal.term === null || proposal.term >= term) continue;",
+    replace: "if (proposal.term === null || proposal.term > term) continue;",
+  },
+  {
+    name: "void-forgotten",
+    what: "a write that changed nothing may take effect when it comes again",
+    file: "store.ts",
+    find: "this.#sessions.remember(writeId, { result, at });",
+    replace:
+      'if (result.type !== "error" && !("deleted" in result && result.deleted === 0)) this.#sessions.remember(writeId, { result, at });',
+  },
+  {
+    name: "watch-skips",
+    what: "a watch that was full misses what it refused",
+    file: "watch.ts",
+    find: "watcher.nextRevision = pending[0]!.modRevision;",
+    replace: "watcher.nextRevision = pending[0]!.modRevision + 1;",
+  },
+  {
+    name: "watch-skips-snapshot",
+    what: "a watch misses what a snapshot skipped",
+    file: "watch.ts",
+    find: "          this.#published + 1,\n        );",
+    replace: "          store.revision + 1,\n        );",
+  },
+  {
+    name: "lease-not-renewed",
+    what: "a lease is not extended by keep-alives",
+    file: "store.ts",
+    find: "this.#leases.renew(row.lease, this.#timeMs + row.ttlMs);",
+    replace: "this.#leases.renew(row.lease, row.deadlineMs);",
+  },
+  {
+    name: "unchecked-rows",
+    what: "checksums of log rows are not looked at",
+    file: "disk.ts",
+    find: "fails its checksum`);\n    }\n    switch (ENTRY_TYPES[type])",
+    replace: "",
+  },
+  {
+    name: "local-read",
+    what: "a linearizable read is answered from whatever is applied",
+    file: "queries.ts",
+    find: "this.#confirmed.push({ index, queries: round.queries });",
+    replace:
+      "this.#confirmed.push({ index: index * 0, queries: round.queries });",
+  },
+];
+
+const args = parseArgs(Deno.args, { string: ["seeds"] });
+const seedsMax = Number(args["seeds"] ?? SEEDS_MAX);
+const wanted = args._.map(String);
+let survivors = 0;
+for (const mutant of MUTANTS) {
+  if (wanted.length > 0 && !wanted.includes(mutant.name)) continue;
+  const outcome = await runMutant(mutant);
+  if (!outcome.isCaught) survivors++;
+  console.log(`${mutant.name.padEnd(30)} ${outcome.text}`);
+}
+if (survivors > 0) {
+  console.log(`\n${survivors} survived`);
+  Deno.exit(1);
+}
+
+/** Copies the sources, edits one, and runs the simulator on them. */
+async function runMutant(
+  mutant: Mutant,
+): Promise<{ isCaught: boolean; text: string }> {
+  const directory = `.tmp/mutants/${mutant.name}`;
+  await Deno.remove(directory, { recursive: true }).catch(() => {});
+  for (const path of ["", "links/", "scripts/", "tests/", "proto/"]) {
+    await copyFolder(path, directory);
+  }
+  const path = `${directory}/${mutant.file}`;
+  const source = await Deno.readTextFile(path);
+  if (source.split(mutant.find).length !== 2) {
+    return { isCaught: false, text: `no longer fits ${mutant.file}` };
+  }
+  await Deno.writeTextFile(path, source.replace(mutant.find, mutant.replace));
+  const command = new Deno.Command("deno", {
+    args: [
+      "run",
+      "-q",
+      "--no-check",
+      "--no-prompt",
+      "scripts/sim.ts",
+      "--seed",
+      "1",
+      "--seeds",
+      String(seedsMax),
+      "--no-shorten",
+      "--trace",
+      "0",
+    ],
+    cwd: directory,
+  });
+  const { stdout, stderr } = await command.output();
+  await Deno.remove(directory, { recursive: true });
+  const text = new TextDecoder().decode(stdout);
+  const found = /seed (\d+) fails after \d+ ms: (.*)/.exec(text);
+  if (found !== null) {
+    const [, seed, reason] = found;
+    return {
+      isCaught: true,
+      text: `${seed!.padStart(4)} seeds  ${mutant.what}\n${" ".repeat(42)}${
+        reason!.slice(0, 120)
+      }`,
+    };
+  }
+  const isRun = text.includes(`${seedsMax} seeds, 0 failures`);
+  const reason = isRun ? "SURVIVED" : new TextDecoder().decode(stderr);
+  return { isCaught: false, text: `${reason}  ${mutant.what}` };
+}
+
+/** Copies a folder's sources; `path` is empty or ends in a slash. */
+async function copyFolder(path: string, to: string): Promise<void> {
+  await Deno.mkdir(`${to}/${path}`, { recursive: true });
+  for await (
+    const { name, isFile, isDirectory } of Deno.readDir(`./${path}`)
+  ) {
+    if (isFile && /\.(ts|js|json|lock|proto)$/.test(name)) {
+      await Deno.copyFile(`${path}${name}`, `${to}/${path}${name}`);
+    } else if (isDirectory && path !== "" && name !== "data") {
+      await copyFolder(`${path}${name}/`, to);
+    }
+  }
+}
