@@ -34,6 +34,13 @@ const USAGE =
 
 const COLOURS = [cyan, magenta, yellow, blue, green];
 
+/** `deno task` and npx pass a signal on that the terminal has sent to all: twice is once. */
+const SAME_SIGNAL_MS = 1000;
+
+/** A line of a node: time, level, name, the rest. */
+const LINE_REGEXP =
+  /^(?<time>\d{4}-\d\d-\d\dT[\d:.]+Z) (?<level>[a-z]+) +\S+ (?<rest>.*)$/s;
+
 async function main(): Promise<number> {
   setColorEnabled(!Deno.noColor && Deno.stdout.isTerminal());
   const { config: path, data, help } = parseArgs([...taskArgs(Deno.args)], {
@@ -49,6 +56,7 @@ async function main(): Promise<number> {
   let config: Config;
   try {
     config = readConfig(path);
+    takeFolder(data);
     await fetchPackages();
   } catch (error) {
     if (!(error instanceof DkvError)) throw error;
@@ -56,6 +64,25 @@ async function main(): Promise<number> {
     return 1;
   }
   return await run(config, data);
+}
+
+/** Held until this process ends, however it ends. */
+let folder: Deno.FsFile | undefined;
+
+/** Two clusters on the same data would fail node by node: this one says it in one line. */
+function takeFolder(data: string): void {
+  try {
+    Deno.mkdirSync(data, { recursive: true, mode: 0o700 });
+    folder = Deno.openSync(data);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : error;
+    throw new DkvError("CONFIG_INVALID", `Cannot use ${data}/: ${reason}`);
+  }
+  if (folder.tryLockSync(true)) return;
+  throw new DkvError(
+    "CONFIG_INVALID",
+    `${data}/ is in use: a cluster runs on it already`,
+  );
 }
 
 /** Runs until a signal or until no node is left. */
@@ -75,23 +102,29 @@ async function run(config: Config, data: string): Promise<number> {
     const prefix = colour(`${node.id.padEnd(width)} │`);
     node.follow((line) => {
       if (line !== null) {
-        console.log(`${prefix} ${line}`);
+        console.log(`${prefix} ${shown(line)}`);
         announce(node.id, line);
-      } else if (!stopping) {
+      } else if (!stopping && hasListened(node)) {
         say(red(lossText(node, nodes)));
       }
     });
   }
   const signalled = Promise.withResolvers<void>();
+  let stoppingMs = 0;
   onStop(() => {
-    if (stopping) { for (const node of nodes) node.kill("SIGKILL"); }
+    const now = performance.now();
+    if (!stopping) stoppingMs = now;
+    else if (now - stoppingMs > SAME_SIGNAL_MS) {
+      for (const node of nodes) node.kill("SIGKILL");
+    }
     stopping = true;
     signalled.resolve();
   });
   const allEnded = Promise.all(nodes.map((node) => node.exited));
   await Promise.race([signalled.promise, allEnded]);
   if (!stopping) {
-    say(red("no node is left"));
+    const started = nodes.some(hasListened);
+    say(red(started ? "no node is left" : "no node could start"));
     return 1;
   }
   say("stopping");
@@ -106,6 +139,27 @@ async function run(config: Config, data: string): Promise<number> {
   }
   say("stopped");
   return bad.length === 0 ? 0 : 1;
+}
+
+/** A node's line for a person: its name stands before it already, and the day is today. */
+function shown(line: string): string {
+  const { time = "", level = "", rest = line } =
+    line.match(LINE_REGEXP)?.groups ?? {};
+  if (time === "") return line;
+  const clock = dim(localTime(new Date(time)));
+  switch (level) {
+    case "error":
+      return `${clock} ${red(rest)}`;
+    case "warn":
+      return `${clock} ${yellow(rest)}`;
+    default:
+      return `${clock} ${rest}`;
+  }
+}
+
+function localTime(time: Date): string {
+  return [time.getHours(), time.getMinutes(), time.getSeconds()]
+    .map((part) => String(part).padStart(2, "0")).join(":");
 }
 
 /** Says once that every node listens, and each time who leads. */
@@ -132,6 +186,11 @@ function announcer(config: Config): (id: string, line: string) => void {
   };
 }
 
+/** A node that never served has said itself why. */
+function hasListened(node: NodeProcess): boolean {
+  return node.lines.some((line) => line.includes(LISTENING));
+}
+
 /** What the loss of a node means for the others. */
 function lossText(lost: NodeProcess, nodes: readonly NodeProcess[]): string {
   const alive = nodes.filter((node) => node.exit === null).length;
@@ -140,7 +199,9 @@ function lossText(lost: NodeProcess, nodes: readonly NodeProcess[]): string {
     ? "a majority: the cluster serves"
     : `less than a majority of ${majority}: the cluster waits`;
   const how = lost.exit === null ? "" : ` with ${exitText(lost.exit)}`;
-  return `${lost.id} ended${how}; ${alive} of ${nodes.length} run, ${state}`;
+  const again = "deno task node -- --id ";
+  return `${lost.id} ended${how}; ${alive} of ${nodes.length} run, ${state}. ` +
+    `To start it again: ${again}${lost.id}`;
 }
 
 function say(text: string): void {
