@@ -351,10 +351,11 @@ export class Link {
     const now = performance.now();
     if (wasOpen) {
       this.#awayMs = now;
-      // The other end has said goodbye: it stops.
-      const level = error.code === "SHUTTING_DOWN" ? "info" : "warn";
+      if (error.code === "SHUTTING_DOWN") {
+        return log("info", `${nodeId} shuts down`, {});
+      }
       return log(
-        level,
+        "warn",
         `lost the connection to ${nodeId}: ${error.message}`,
         fields,
       );
