@@ -118,11 +118,10 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "leader-counts-itself-early",
     what: "a leader counts its own copy before it is on disk",
-    file: "leader.ts",
-    find:
-      "member === id ? log.stable : this.#followers.get(member)?.match ?? 0,",
+    file: "group.ts",
+    find: "this.#submit();\n    this.#ask();",
     replace:
-      "member === id ? log.lastIndex : this.#followers.get(member)?.match ?? 0,",
+      'this.#submit();\n    this.#step({ type: "persisted", ...this.#written });\n    this.#ask();',
   },
   {
     name: "vote-for-shorter-log",
@@ -165,9 +164,9 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "forward-twice",
     what: "a forwarded command that comes again is appended again",
-    file: "group.ts",
-    find: "if (id < message.settledBelow || seen.has(id)) continue;",
-    replace: "if (id < message.settledBelow) continue;",
+    file: "forwards.ts",
+    find: "if (id < seen.floor || seen.ids.has(id)) continue;",
+    replace: "if (id < 0) continue;",
   },
   {
     name: "requeue-too-early",
@@ -209,9 +208,9 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "unchecked-rows",
     what: "checksums of log rows are not looked at",
-    file: "disk.ts",
-    find: "fails its checksum`);\n    }\n    switch (ENTRY_TYPES[type])",
-    replace: "",
+    file: "columns.ts",
+    find: "if (sealEntry({ index, term, type, data }) !== crc) {",
+    replace: "if (sealEntry({ index, term, type, data }) === -crc - 1) {",
   },
   {
     name: "local-read",

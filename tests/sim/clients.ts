@@ -31,6 +31,8 @@ export interface ClientPlan {
   /** Of 1,000 writes, this many are sent to two machines at once. */
   readonly doubledWrites: number;
   readonly timeoutMs: number;
+  /** Before 1,000 calls, this often it moves to another machine. */
+  readonly moves: number;
 }
 
 /** What a client needs of the world. */
@@ -303,6 +305,9 @@ export class Client {
 
   #run(operation: Operation, done: (answer: Answer) => void): void {
     const { history } = this.#host;
+    if (this.#random.chance(this.#plan.moves)) {
+      this.#machine = this.#random.pick(this.#host.choice());
+    }
     let attempts = 0;
     let isUncertain = false;
     const attempt = () => {

@@ -19,6 +19,7 @@ import type {
   Term,
 } from "../../message.ts";
 import type { Random } from "./random.ts";
+import { must } from "./violation.ts";
 
 /** What a disk holds, replaced as a whole when something changes. */
 export interface Held {
@@ -92,8 +93,28 @@ export class SimDisk extends Disk {
       hardState: this.hardState,
       applied: this.storeState.appliedIndex,
     };
-    this.durable = this.written;
+    this.#becomeDurable();
     this.onCommit("after");
+  }
+
+  /** A crash may come now: what is on disk must be a state to start from. */
+  #becomeDurable(): void {
+    const { hardState: before } = this.durable;
+    this.durable = this.written;
+    const { hardState } = this.durable;
+    const last = lastOf(this.durable);
+    must(
+      last.term <= hardState.term,
+      "the disk holds a legal state",
+      () => `the log ends in term ${last.term}, the term is ${hardState.term}`,
+    );
+    must(
+      before.term < hardState.term ||
+        before.term === hardState.term &&
+          (before.vote === null || before.vote === hardState.vote),
+      "the disk holds a legal state",
+      () => `${JSON.stringify(hardState)} after ${JSON.stringify(before)}`,
+    );
   }
 
   /** A crash. The disk must hold exactly what was committed. */
@@ -119,9 +140,11 @@ export class SimDisk extends Disk {
   }
 
   override installCopy(image: Uint8Array, meta: SnapshotMeta): void {
+    this.onCommit("before");
     super.installCopy(image, meta);
     this.written = this.#read();
-    this.durable = this.written;
+    this.#becomeDurable();
+    this.onCommit("after");
   }
 
   #read(): Held {

@@ -118,6 +118,7 @@ export function planOf(seed: number, without: Without = {}): Plan {
     lostAnswers: random.pick([0, 0, 20, 100]),
     doubledWrites: random.pick([0, 0, 50, 300]),
     timeoutMs: random.pick([500, 2000, 5000]),
+    moves: random.pick([0, 20, 300]),
   };
   const settings = {
     catchUpEntries: random.pick([10, 20, 50, 500]),
@@ -174,10 +175,13 @@ function drawFaults(
   { machines, founders }: { machines: number; founders: number },
 ): Map<Fault, number> {
   const share = random.pick([100, 250, 400, 600]);
+  const haste = random.pick([3, 10, 10, 20]);
   const faults = new Map<Fault, number>();
   for (const fault of FAULTS) {
     const isOn = random.chance(share);
-    const meanMs = Math.floor(MEAN_MS[fault] * random.pick([3, 10, 30]) / 10);
+    const meanMs = Math.floor(
+      MEAN_MS[fault] * haste * random.pick([3, 10, 30]) / 100,
+    );
     if (!isOn) continue;
     // With one replica, or two, there is no majority of good copies left.
     if ((fault === "damage" || fault === "wipe") && founders < 3) continue;

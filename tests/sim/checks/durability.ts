@@ -26,7 +26,9 @@ export class Durability {
   readonly #disks = new Map<MemberId, () => Held>();
   /** Votes that left a machine, by member and term. */
   readonly #votes = new Map<string, MemberId>();
+  /** As the turn under way found the machine. */
   #configuration: Configuration | null = null;
+  #led: { term: Term; commit: Index } | null = null;
   #before: Index = 0;
 
   constructor(oracle: Oracle) {
@@ -91,12 +93,15 @@ export class Durability {
   }
 
   beforeTurn(machine: Machine): void {
-    this.#configuration = machine.group!.core.configuration;
+    const { configuration, role, term, commit } = machine.group!.core;
+    this.#configuration = configuration;
+    this.#led = role === "leader" ? { term, commit } : null;
     this.#before = this.#oracle.index;
   }
 
   /** After each turn, when the oracle has learned what it committed. */
   afterTurn(machine: Machine): void {
+    this.#checkOwnTerm(machine);
     const { index } = this.#oracle;
     if (index === this.#before) return;
     const entry = this.#oracle.entry(index)!;
@@ -114,6 +119,20 @@ export class Durability {
         `${machine.member} holds ${index} of term ${entry.term} committed, on disk it is at ` +
         `${[...this.#disks.keys()].filter(isHeld).join(" ")} of ` +
         JSON.stringify(configuration),
+    );
+  }
+
+  /** A leader counts copies of its own entries only (Raft paper, 5.4.2). */
+  #checkOwnTerm(machine: Machine): void {
+    const { role, term, commit } = machine.group!.core;
+    const led = this.#led;
+    if (role !== "leader" || led?.term !== term || led.commit >= commit) return;
+    const entryTerm = this.#oracle.entry(commit)?.term;
+    must(
+      entryTerm === term,
+      "committed in the own term",
+      () =>
+        `${machine.member} leads in term ${term} and commits ${commit} of term ${entryTerm}`,
     );
   }
 }
