@@ -53,6 +53,8 @@ export interface GroupOutputs {
   send(message: Message): void;
   /** Asks for another turn, soon. */
   wake(): void;
+  /** Whole milliseconds since the last tick, where there is a clock to look at. */
+  sinceTickMs?(): number;
   /** Asks for a call of {@linkcode Group.tellCommit} after so long. */
   remind(delayMs: number): void;
   /** Asks for a snapshot of the committed state to be made and shipped to a member. */
@@ -510,10 +512,15 @@ export class Group {
 
   /** False if the core refused: the tail is full or leadership is being handed over. */
   #proposeBatch(commands: readonly Uint8Array[]): boolean {
-    const data = encodeBatch(this.#timeMs, commands);
+    // As exact as can be: a lease that begins between two ticks must not end before its time.
+    const timeMs = Math.max(
+      this.#timeWrittenMs,
+      this.#timeMs + (this.#out.sinceTickMs?.() ?? 0),
+    );
+    const data = encodeBatch(timeMs, commands);
     const effects = this.#step({ type: "propose", data });
     if (effects.some(({ type }) => type === "refused")) return false;
-    this.#timeWrittenMs = this.#timeMs;
+    this.#timeWrittenMs = timeMs;
     return true;
   }
 
@@ -584,7 +591,9 @@ export class Group {
       term: entry.term,
       batch,
     });
-    if (this.#core.role !== "leader") this.#timeMs = this.#store.state.timeMs;
+    if (batch !== null && this.#core.role !== "leader") {
+      this.#timeMs = this.#store.state.timeMs;
+    }
     this.#watchers.publish(applied.events);
     for (const { origin, id, result } of applied.results) {
       if (origin === this.#origin) this.#proposals.settle(id, result);
@@ -748,6 +757,8 @@ export class Group {
     this.#forwards.clear();
     this.#retention.clear();
     this.#identified = false;
+    // The first tick that was counted after an entry may have come at once: it is taken back.
+    if (role === "leader") this.#timeMs -= this.#settings.tickMs;
     this.#timeMs = Math.max(this.#timeMs, this.#store.state.timeMs);
     this.#timeWrittenMs = this.#store.state.timeMs;
     if (role === "leader") this.#out.log("info", "became leader", { term });

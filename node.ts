@@ -333,6 +333,13 @@ export class Node {
     if (this.#group.ticks % JOIN_RETRY_TICKS === 0) this.#admitJoiners();
   }
 
+  /** As with whole ticks, time that nobody saw has not passed. */
+  #sinceTickMs(): number {
+    const { tickMs } = this.#config.settings;
+    const sinceMs = Math.floor(performance.now() - this.#lastTickMs);
+    return Math.min(sinceMs, CATCH_UP_TICKS_MAX * tickMs);
+  }
+
   // ---------------------------------------------------------------- the group's outside
 
   #makeGroup(): Group {
@@ -347,6 +354,7 @@ export class Node {
       outputs: {
         send: (message) => this.#send(message),
         wake: () => this.#wake(),
+        sinceTickMs: () => this.#sinceTickMs(),
         remind: (delayMs) => {
           this.#reminder = setTimeout(() => this.#group.tellCommit(), delayMs);
         },
