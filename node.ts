@@ -92,6 +92,7 @@ export class Node {
    */
   static async start(options: NodeOptions): Promise<Node> {
     refuseRuntime();
+    quietGrpc();
     const node = new Node(options);
     try {
       await node.#listen();
@@ -162,7 +163,7 @@ export class Node {
     this.#group.close();
     await this.#closeNetwork();
     this.#state = "stopped";
-    this.#logger.info("stopped");
+    if (wasRunning) this.#logger.info("stopped");
     this.#ended.resolve(undefined);
   }
 
@@ -232,12 +233,12 @@ export class Node {
       (error) => error ? reject(error) : resolve(),
     );
     await promise.catch((cause) => {
+      const taken = /EADDRINUSE/.test(cause.message);
+      const reason = taken ? "another process does already" : cause.message;
       throw new DkvError(
         "CONFIG_INVALID",
-        `Cannot listen on ${address}: ${cause.message}`,
-        {
-          cause,
-        },
+        `Cannot listen on ${address}: ${reason}`,
+        { cause },
       );
     });
     this.#state = "running";
@@ -533,6 +534,14 @@ function bootstrapOf(config: Config, member: MemberId): Configuration {
     );
   }
   return simpleConfiguration(others, []);
+}
+
+/** grpc-js prints what it also reports; only who asks for it in the environment wants both. */
+function quietGrpc(): void {
+  for (const name of ["GRPC_NODE_VERBOSITY", "GRPC_VERBOSITY"]) {
+    if (Deno.env.get(name)) return;
+  }
+  grpc.setLogVerbosity(grpc.logVerbosity.NONE);
 }
 
 function serverOptions(): grpc.ServerOptions {
