@@ -5,8 +5,7 @@
  *
  * Each row is the median of several rounds that take turns, so that a machine whose speed drifts
  * drifts for all rows alike. Values are 100 bytes; every write is on disk at a majority before it
- * is acknowledged. CPU is user and system time of all processes for each operation, where the
- * system tells (/proc).
+ * is acknowledged.
  *
  * @module
  */
@@ -31,7 +30,6 @@ interface Round {
   readonly perSecond: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
-  readonly cpuUs: number;
 }
 
 interface Workload {
@@ -69,19 +67,16 @@ async function measure(
   cluster: TestCluster,
 ): Promise<Round> {
   await loops(workload, WARM_MS);
-  const before = cpuMs(cluster);
   const startMs = performance.now();
   const latenciesMs = await loops(workload, measureMs);
   const elapsedMs = performance.now() - startMs;
   const count = latenciesMs.length;
-  const cpuUs = 1000 * (cpuMs(cluster) - before) / count;
   latenciesMs.sort((a, b) => a - b);
   const at = (share: number) => latenciesMs[Math.floor(count * share)] ?? NaN;
   return {
     perSecond: 1000 * count / elapsedMs,
     p50Ms: at(0.5),
     p99Ms: at(0.99),
-    cpuUs,
   };
 }
 
@@ -103,28 +98,6 @@ async function loops(
   };
   await Promise.all(Array.from({ length: inFlight }, loop));
   return latenciesMs;
-}
-
-/** Milliseconds of processor time that the nodes and this process have used; 0 if unknown. */
-function cpuMs(cluster: TestCluster): number {
-  let ticks = 0;
-  for (
-    const pid of [
-      Deno.pid,
-      ...cluster.ids.map((id) => cluster.node(id).pid),
-    ]
-  ) {
-    try {
-      const [, rest = ""] = Deno.readTextFileSync(`/proc/${pid}/stat`).split(
-        ") ",
-      );
-      const fields = rest.split(" ");
-      ticks += Number(fields[11]) + Number(fields[12]);
-    } catch {
-      return 0; // Not Linux, or not allowed to look.
-    }
-  }
-  return ticks * 10;
 }
 
 /** Kills the leader under load and tells how long no write was acknowledged. */
@@ -171,7 +144,7 @@ async function main(): Promise<void> {
     }
   }
   console.log(
-    "workload              in flight   per second   p50 ms   p99 ms   CPU µs/op",
+    "workload              in flight   per second   p50 ms   p99 ms",
   );
   for (const [at, { name, inFlight }] of all.entries()) {
     const of = (pick: (round: Round) => number) =>
@@ -180,8 +153,7 @@ async function main(): Promise<void> {
       name.padEnd(22) + String(inFlight).padStart(9) +
         of((r) => r.perSecond).toFixed(0).padStart(13) +
         of((r) => r.p50Ms).toFixed(2).padStart(9) +
-        of((r) => r.p99Ms).toFixed(2).padStart(9) +
-        of((r) => r.cpuUs).toFixed(0).padStart(12),
+        of((r) => r.p99Ms).toFixed(2).padStart(9),
     );
   }
   const gaps: number[] = [];
