@@ -64,11 +64,9 @@ export function openIdentity(options: IdentityOptions): Identity {
   // Data at rest is for the node alone.
   Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
   refuseQuarantined(directory);
-  const known = readJson<Identity>(`${directory}/identity.json`);
-  if (known !== null) {
-    checkIdentity(known, options);
-    return known;
-  }
+  const path = `${directory}/identity.json`;
+  const known = readJson(path);
+  if (known !== undefined) return checkIdentity(known, { ...options, path });
   for (const { name } of Deno.readDirSync(directory)) {
     if (name.endsWith(".db")) {
       throw new DkvError(
@@ -88,22 +86,47 @@ export function openIdentity(options: IdentityOptions): Identity {
       : options.nodeId,
     incarnation,
   };
-  writeJson(`${directory}/identity.json`, identity);
+  writeJson(path, identity);
   return identity;
 }
 
-function checkIdentity(known: Identity, options: IdentityOptions): void {
-  const { directory, nodeId, cluster, fingerprint, rejoin } = options;
+const IDENTITY_TEXTS = [
+  "cluster",
+  "fingerprint",
+  "nodeId",
+  "memberId",
+  "incarnation",
+] as const;
+
+function checkIdentity(
+  json: unknown,
+  options: IdentityOptions & { path: string },
+): Identity {
+  const { directory, nodeId, cluster, fingerprint, rejoin, path } = options;
+  // The format first: a later one may have other fields.
+  if (!isRecord(json) || !Number.isInteger(json["format"])) {
+    throw damaged(path, "it names no format");
+  }
   const refuse = (reason: string) => {
     throw new DkvError(
       "IDENTITY_MISMATCH",
       `Cannot use data directory ${directory}: ${reason}`,
     );
   };
-  if (known.format !== FORMAT) {
+  if (json["format"] !== FORMAT) {
     refuse(
-      `it has format ${known.format}, this version of dkv reads format ${FORMAT}`,
+      `it has format ${
+        json["format"]
+      }, this version of dkv reads format ${FORMAT}`,
     );
+  }
+  for (const name of IDENTITY_TEXTS) {
+    if (isText(json[name])) continue;
+    throw damaged(path, `it has no ${name}`);
+  }
+  const known = json as unknown as Identity;
+  if (nodeOfMember(known.memberId) !== known.nodeId) {
+    throw damaged(path, `${known.memberId} is no member of ${known.nodeId}`);
   }
   if (known.nodeId !== nodeId) {
     refuse(`it belongs to node ${known.nodeId}, this is ${nodeId}`);
@@ -123,6 +146,7 @@ function checkIdentity(known: Identity, options: IdentityOptions): void {
       `--rejoin wants an empty directory, this one holds the data of ${known.memberId}`,
     );
   }
+  return known;
 }
 
 /** Marks a data directory as damaged: no start serves from it again. */
@@ -148,8 +172,17 @@ export class KnownMembers {
 
   constructor(directory: string) {
     this.#path = `${directory}/peers.json`;
-    const known = readJson<Record<string, string>>(this.#path) ?? {};
-    this.#incarnations = new Map(Object.entries(known));
+    const json = readJson(this.#path);
+    const known = json === undefined ? {} : json;
+    if (!isRecord(known)) throw damaged(this.#path, "not an object");
+    const incarnations = new Map<MemberId, string>();
+    for (const [member, incarnation] of Object.entries(known)) {
+      if (!isText(incarnation)) {
+        throw damaged(this.#path, `${member} has no incarnation`);
+      }
+      incarnations.set(member, incarnation);
+    }
+    this.#incarnations = incarnations;
   }
 
   /** Null if the member may speak, otherwise the reason why not. Remembers who it sees first. */
@@ -176,21 +209,36 @@ export function randomHex(bytes: number): string {
   );
 }
 
-function readJson<T>(path: string): T | null {
+/** The contents of a JSON file; undefined if there is none. */
+function readJson(path: string): unknown {
   let text: string;
   try {
     text = Deno.readTextFileSync(path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
+    if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
   try {
-    return JSON.parse(text) as T;
+    return JSON.parse(text) as unknown;
   } catch (cause) {
-    throw new DkvError("DATA_CORRUPT", `${path} is damaged: not JSON`, {
-      cause,
-    });
+    throw damaged(path, "not JSON", { cause });
   }
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string" && value !== "";
+}
+
+function damaged(path: string, how: string, options?: ErrorOptions): DkvError {
+  return new DkvError(
+    "DATA_CORRUPT",
+    `${path} is damaged: ${how}. Empty the data directory and start the node with --rejoin`,
+    options,
+  );
 }
 
 /** Replaces a file so that a crash leaves the old one or the new one, whole and durable. */

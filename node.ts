@@ -119,12 +119,13 @@ export class Node {
     });
     this.#known = new KnownMembers(directory);
     const bootstrap = bootstrapOf(config, this.#identity.memberId);
-    this.#snapshots = new Snapshots(directory, bootstrap);
     this.#disk = new Disk({
       path: `${directory}/${GROUP}.db`,
       bootstrap,
       reserveBytes: LIMITS.walReserveBytes,
     });
+    // It removes what an earlier process left: not before it is sure that none runs.
+    this.#snapshots = new Snapshots(directory, bootstrap);
     if (this.#disk.bytes <= VERIFY_BYTES_MAX) this.#disk.verify();
     this.#group = this.#makeGroup();
     const service = new Service(this.#group, config.settings);
