@@ -1,6 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { needs } from "./needs.ts";
 import { Clock } from "./sim/clock.ts";
 import { History } from "./sim/history.ts";
+import { MUTANTS } from "./sim/mutants.ts";
 import { Oracle } from "./sim/oracle.ts";
 import { FAULTS, planOf } from "./sim/plan.ts";
 import { Random } from "./sim/random.ts";
@@ -82,6 +84,13 @@ Deno.test("sim: the clock runs events by time, then in the order they were asked
   expected.sort(([a, i], [b, j]) => a - b || i - j);
   assertEquals(seen, expected.map(([at, i]) => `${at} ${i}`));
   assertEquals(clock.nowMs, 30);
+});
+
+needs(["read"], "sim: every mutant fits the source", () => {
+  for (const { name, file, find } of MUTANTS) {
+    const source = Deno.readTextFileSync(file);
+    assertEquals(source.split(find).length, 2, name);
+  }
 });
 
 Deno.test("sim: a read of what nobody wrote is refused", () => {

@@ -106,6 +106,8 @@ export class Faults {
         one.pause(ms);
         return `${one.name} for ${ms} ms`;
       }
+      case "suspend":
+        return this.#suspend(this.#leader() ?? one, random);
       case "clockJump": {
         const ms = random.between(100, 3_600_000);
         one.jump(ms);
@@ -152,7 +154,7 @@ export class Faults {
   }
 
   #disturbLinks(fault: "partition" | "oneWay" | "clog", random: Random) {
-    const { clock, network, machines } = this.#host;
+    const { network, machines } = this.#host;
     const names = machines.map(({ name }) => name);
     if (names.length < 2) return null;
     const ms = random.between(1, 8) * ELECTION_MS / 2;
@@ -164,14 +166,33 @@ export class Faults {
     const cuts = fault === "oneWay"
       ? oneWay(names, random)
       : partition(names, { random, leader: this.#leader()?.name });
+    this.#cut(cuts, ms);
+    return `${
+      cuts.map(([from, to]) => `${from}>${to}`).join(" ")
+    } for ${ms} ms`;
+  }
+
+  /** A machine sleeps, and for a while after it wakes up its connections are still broken. */
+  #suspend(machine: Machine, random: Random): string {
+    const sleepMs = random.between(2, 8) * ELECTION_MS / 2;
+    const deafMs = sleepMs + random.between(0, 4) * ELECTION_MS / 4;
+    machine.pause(sleepMs);
+    this.#cut(this.#alone(machine.name), deafMs);
+    return `${machine.name} for ${sleepMs} ms, cut off for ${deafMs} ms`;
+  }
+
+  #alone(name: string): Cut[] {
+    const names = this.#host.machines.map((machine) => machine.name);
+    return both([name], names.filter((other) => other !== name));
+  }
+
+  #cut(cuts: readonly Cut[], ms: number): void {
+    const { clock, network } = this.#host;
     for (const [from, to] of cuts) network.cut(from, to);
     clock.after(ms, () => {
       if (this.#isOver) return;
       for (const [from, to] of cuts) network.mend(from, to);
     });
-    return `${
-      cuts.map(([from, to]) => `${from}>${to}`).join(" ")
-    } for ${ms} ms`;
   }
 
   #leader(): Machine | undefined {
