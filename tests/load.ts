@@ -20,6 +20,7 @@ interface WireEntry {
 export class Writers implements AsyncDisposable {
   readonly #cluster: TestCluster;
   readonly #prefix: string;
+  readonly #through: readonly string[] | null;
   readonly #loops: Promise<void>[] = [];
   /** For each key the last number that was acknowledged and the last that was tried. */
   readonly #keys = new Map<string, { acknowledged: number; tried: number }>();
@@ -30,9 +31,15 @@ export class Writers implements AsyncDisposable {
 
   constructor(
     cluster: TestCluster,
-    options: { prefix?: string; writers?: number } = {},
+    options: {
+      prefix?: string;
+      writers?: number;
+      /** Which nodes to write through; default: all that run. */
+      through?: readonly string[];
+    } = {},
   ) {
     this.#cluster = cluster;
+    this.#through = options.through ?? null;
     this.#prefix = options.prefix ?? "load";
     for (let at = 0; at < (options.writers ?? 8); at++) {
       this.#loops.push(this.#run(at));
@@ -86,7 +93,9 @@ export class Writers implements AsyncDisposable {
     const account = { acknowledged: 0, tried: 0 };
     this.#keys.set(key, account);
     for (let node = at; !this.#stopping; node++) {
-      const ids = this.#cluster.running();
+      const ids = this.#cluster.running().filter((id) =>
+        this.#through?.includes(id) ?? true
+      );
       const id = ids[node % ids.length];
       if (id === undefined) {
         await pause();

@@ -7,6 +7,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { clusterTest, eventually, type TestCluster } from "./cluster.ts";
+import { SETTINGS } from "../config.ts";
 import { bytes, Writers } from "./load.ts";
 
 async function put(
@@ -215,13 +216,26 @@ clusterTest(
   { proxied: true },
   async (cluster) => {
     const leader = await cluster.leader();
+    const { term } = await cluster.status(leader);
     const [follower = ""] = await cluster.followers();
     cluster.proxy(leader, follower).pause("forward");
-    await using writers = new Writers(cluster);
-    await writers.more(300);
+    // The follower hears nothing from its leader; the other two serve as if it were down.
+    const through = cluster.ids.filter((id) => id !== follower);
+    await using writers = new Writers(cluster, { through });
+    const { electionTicksMin, tickMs } = SETTINGS;
+    const electionMs = 2 * electionTicksMin.default * tickMs.default;
+    const startMs = performance.now();
+    do await writers.more(100); while (
+      performance.now() - startMs < 3 * electionMs
+    );
+    assertLess(writers.longestGapMs, electionMs, "the other two serve on");
+    assertEquals((await cluster.status(leader)).term, term, "no new election");
     cluster.proxy(leader, follower).drop();
     cluster.proxy(leader, follower).resume("forward");
-    await writers.more(50);
+    await eventually("the follower serves again", async () => {
+      await put(cluster, follower, "heard", "again");
+      return true;
+    });
     await writers.stop();
     await cluster.agreed();
     await writers.verify();
