@@ -644,6 +644,10 @@ export class Group {
 
   #keepHouse(): void {
     this.#dropLog();
+    // A disk that has had space since is full anew.
+    if (this.#out.writeRefusal() === null) {
+      this.#leftFullDiskTick = -LEAVE_FULL_DISK_TICKS;
+    }
     if (this.#core.role !== "leader") return;
     this.#promoteLearners();
     this.#leaveFullDisk();
