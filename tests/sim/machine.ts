@@ -231,6 +231,11 @@ export class Machine {
       outputs: {
         send: (message) => this.#host.send(this, message, this.turnMs),
         wake: () => this.#wake(generation),
+        sinceTickMs: () =>
+          Math.min(
+            this.#localMs() - this.#lastTickMs,
+            CATCH_UP_TICKS_MAX * this.#host.settings.tickMs,
+          ),
         remind: (delayMs) => this.#remind(generation, delayMs),
         shipSnapshot: (to) => this.#host.ship(this, to),
         installSnapshot: (_disk, meta) => this.#install(meta),

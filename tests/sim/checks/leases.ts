@@ -9,8 +9,8 @@ import type { Clock } from "../clock.ts";
 import type { Applied, Expiry, Oracle } from "../oracle.ts";
 import { must } from "../violation.ts";
 
-/** A tick that is half over when the lease begins, one that comes late, and one for rounding. */
-const SLACK_TICKS = 3;
+/** A tick that comes late and with the next one. */
+const SLACK_TICKS = 1;
 
 interface Held {
   readonly ttlMs: number;
