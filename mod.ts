@@ -77,8 +77,8 @@ export interface RunningNode extends AsyncDisposable {
  * await kv.put("greeting", "hello");
  * ```
  *
- * It needs to read and write its directory, `--allow-net` for the addresses of all nodes,
- * `--allow-env` for what grpc-js reads, and `--allow-sys=statfs,uid`.
+ * It needs to read and write its directory, to read its own modules and packages, `--allow-net` for
+ * the addresses of all nodes, and `--allow-env` for what grpc-js reads.
  *
  * @throws {DkvError} CONFIG_INVALID, IDENTITY_MISMATCH, DATA_CORRUPT, RUNTIME_UNSUPPORTED
  */
