@@ -131,13 +131,6 @@ export const MUTANTS: readonly Mutant[] = [
     replace: "const isFree = this.#vote !== from || this.#vote === from ||",
   },
   {
-    name: "commit-unverified",
-    what: "a follower commits entries that another leader left in its log",
-    file: "replicate.ts",
-    find: "this.#commitTo(Math.min(message.commit, verified));",
-    replace: "this.#commitTo(Math.min(message.commit, this.#log.lastIndex));",
-  },
-  {
     name: "heartbeat-commits-unverified",
     what: "a heartbeat tells the commit index to whoever has a long log",
     file: "replicate.ts",
