@@ -403,19 +403,13 @@ export class Cluster {
     this.#runUntil(startMs + this.plan.client.timeoutMs + 1000, () => false);
     const isAlike = () =>
       this.members().every(({ group }) =>
-        group?.store.appliedIndex === this.oracle.index
+        group!.store.appliedIndex === this.oracle.index &&
+        // A leader has something of its own to write now and then.
+        group!.pending.proposals === 0 && group!.pending.queries === 0
       );
     const isDone = this.#runUntil(startMs + CONVERGE_MS_MAX, isAlike);
     must(isDone, "replicas converge", () => this.#describe());
-    for (const machine of this.members()) {
-      this.#compare(machine);
-      const { proposals, queries } = machine.group!.pending;
-      must(
-        proposals === 0 && queries === 0,
-        "every call is answered",
-        () => `${machine.name} has ${proposals} writes and ${queries} reads`,
-      );
-    }
+    for (const machine of this.members()) this.#compare(machine);
     // Watches look for a machine now and then.
     for (let i = 0; i < 20; i++) {
       this.#runUntil(this.clock.nowMs + 100, () => false);
@@ -444,8 +438,9 @@ export class Cluster {
     return this.machines.map(({ name, group, member }) => {
       if (group === null) return `${name} down`;
       const { role, term, commit, lastIndex, leader } = group.core;
+      const { proposals, queries } = group.pending;
       return `${member} ${role} t${term} leader ${leader} commit ${commit} applied ` +
-        `${group.store.appliedIndex} last ${lastIndex}`;
+        `${group.store.appliedIndex} last ${lastIndex} writes ${proposals} reads ${queries}`;
     }).join("; ") + ` (committed ${this.oracle.index})`;
   }
 

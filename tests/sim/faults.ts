@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { LeaseTimes } from "./checks/leases.ts";
 import type { Clock } from "./clock.ts";
 import { damage, SimDisk } from "./disk.ts";
 import { bootstrapFor, type Machine } from "./machine.ts";
@@ -20,6 +21,7 @@ export interface FaultHost {
   readonly network: Network;
   readonly machines: readonly Machine[];
   readonly founderNames: readonly string[];
+  readonly leaseTimes: LeaseTimes;
   /** Ends a process and forgets what was not committed. */
   crash(machine: Machine, why: string): void;
   /** Another disk may be lost without losing what was acknowledged. */
@@ -111,6 +113,7 @@ export class Faults {
       case "clockJump": {
         const ms = random.between(100, 3_600_000);
         one.jump(ms);
+        this.#host.leaseTimes.jumped();
         return `${one.name} by ${ms} ms`;
       }
       case "partition":

@@ -11,6 +11,8 @@ import { must } from "../violation.ts";
 
 /** A tick that comes late and with the next one. */
 const SLACK_TICKS = 1;
+/** As in `machine.ts`. */
+const CATCH_UP_TICKS_MAX = 2;
 
 interface Held {
   readonly ttlMs: number;
@@ -26,6 +28,8 @@ export class LeaseTimes {
   /** When each write was first asked for, by client and sequence. */
   readonly #calls = new Map<string, number>();
   readonly #leases = new Map<bigint, Held>();
+  /** When a clock jumped, any machine's. */
+  readonly #jumps: number[] = [];
 
   constructor(
     { clock, oracle }: { clock: Clock; oracle: Oracle },
@@ -34,6 +38,11 @@ export class LeaseTimes {
     this.#clock = clock;
     this.#oracle = oracle;
     this.#options = options;
+  }
+
+  /** A clock jumps ahead: its machine takes that for a few ticks, since nobody can know better. */
+  jumped(): void {
+    this.#jumps.push(this.#clock.nowMs);
   }
 
   /** A client asks for something for the first time. */
@@ -62,8 +71,10 @@ export class LeaseTimes {
     this.#leases.delete(lease);
     const { fastestPerMille, tickMs } = this.#options;
     const lastedMs = this.#clock.nowMs - held.renewedMs;
+    const jumps = this.#jumps.filter((atMs) => atMs >= held.renewedMs).length;
+    const slackTicks = SLACK_TICKS + jumps * CATCH_UP_TICKS_MAX;
     const leastMs = Math.floor(held.ttlMs * 1000 / fastestPerMille) -
-      SLACK_TICKS * tickMs;
+      slackTicks * tickMs;
     must(
       lastedMs >= leastMs,
       "leases last",
