@@ -57,8 +57,8 @@ type Answer =
   /** Null: the connection broke, or nothing came in time. */
   | { readonly type: "error"; readonly error: DkvError | null };
 
+/** After so many attempts a client gives up. */
 const ATTEMPTS_MAX = 6;
-/** How many revisions of a counter, or of a register, a client may be behind and still try. */
 const LEASE_TTL_MS = [1000, 2000, 4000] as const;
 
 /** One client. */

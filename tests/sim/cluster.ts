@@ -13,7 +13,6 @@
 
 import type { Settings } from "../../config.ts";
 import { Disk } from "../../disk.ts";
-import { assert } from "../../errors.ts";
 import { isRejoined, nodeOfMember } from "../../identity.ts";
 import { hasQuorum, simpleConfiguration } from "../../members.ts";
 import type { Configuration, MemberId, Message } from "../../message.ts";
@@ -35,7 +34,7 @@ import { Oracle } from "./oracle.ts";
 import type { Plan } from "./plan.ts";
 import { Random } from "./random.ts";
 import { Trace } from "./trace.ts";
-import { must, Violation } from "./violation.ts";
+import { must } from "./violation.ts";
 
 /** A healed cluster serves every client again within this time: 20 of the longest elections. */
 const PROGRESS_MS_MAX = 20_000;
@@ -447,10 +446,4 @@ export class Cluster {
   #note(who: string, what: string, detail: string): void {
     this.trace.add(this.clock.nowMs, { who, what, detail });
   }
-}
-
-/** True for what says that a promise was broken, or that the code is. */
-export function isDefect(error: unknown): boolean {
-  assert(error !== null, "Nothing was thrown");
-  return error instanceof Violation || error instanceof Error;
 }
