@@ -6,6 +6,7 @@
  */
 
 import * as grpc from "@grpc/grpc-js";
+import { setImmediate } from "node:timers";
 import type { Settings } from "./config.ts";
 import { toInteger, type WireInteger } from "./convert.ts";
 import {
@@ -67,6 +68,8 @@ export class Outlet {
   readonly #call: ServerStream | DuplexStream;
   readonly #uncheckedBytesMax: number;
   #uncheckedBytes = 0;
+  /** Writes of this turn of the loop: the window does not know of them yet. */
+  #fresh = 0;
 
   constructor(
     call: ServerStream | DuplexStream,
@@ -79,6 +82,7 @@ export class Outlet {
   /** False if the peer is behind: ask again a little later. */
   hasRoom(): boolean {
     if (this.#uncheckedBytes < this.#uncheckedBytesMax) return true;
+    if (this.#fresh > 0) return false;
     // deno-lint-ignore no-explicit-any -- grpc-js does not show its HTTP/2 stream
     const session = (this.#call as any).call?.stream?.session;
     const window: unknown = session?.state?.remoteWindowSize;
@@ -90,6 +94,10 @@ export class Outlet {
   /** Writes a message of about so many bytes. */
   write(message: Wire, bytes: number): void {
     this.#uncheckedBytes += bytes;
+    if (this.#uncheckedBytes >= this.#uncheckedBytesMax) {
+      this.#fresh++;
+      setImmediate(() => this.#fresh--);
+    }
     if (!this.#call.cancelled) this.#call.write(message);
   }
 }

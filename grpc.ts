@@ -6,7 +6,8 @@
  */
 
 import type { Buffer } from "node:buffer";
-import * as grpc from "@grpc/grpc-js";
+import type * as grpc from "@grpc/grpc-js";
+import { setImmediate } from "node:timers";
 import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
 import { ReflectionService } from "@grpc/reflection";
 import { LIMITS } from "./config.ts";
@@ -254,6 +255,8 @@ async function serveList(call: ServerStream, context: Context): Promise<void> {
     });
     const outlet = new Outlet(call);
     for await (const { entries, revision, more } of pages) {
+      // One turn of the loop is usually enough for a client that reads.
+      if (!outlet.hasRoom()) await new Promise((next) => setImmediate(next));
       while (!outlet.hasRoom() && !call.cancelled) await pause();
       if (call.cancelled) return;
       outlet.write(

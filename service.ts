@@ -268,6 +268,11 @@ export class Service {
     return this.#group.watchers.add(options);
   }
 
+  /** A consumer that was full has room again. */
+  resumeWatches(): void {
+    this.#group.resumeWatches();
+  }
+
   // ---------------------------------------------------------------- cluster
 
   /** Moves leadership to a node and resolves when this node sees it there. */

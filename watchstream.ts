@@ -9,6 +9,7 @@ import {
   type DuplexStream,
   fromError,
   Outlet,
+  ROOM_POLL_MS,
   toStatus,
   Unreadable,
 } from "./call.ts";
@@ -66,6 +67,7 @@ class WatchStream {
   readonly #context: Context;
   readonly #outlet: Outlet;
   readonly #watches = new Map<string, Watch>();
+  #poll: ReturnType<typeof setTimeout> | undefined;
 
   constructor(call: DuplexStream, context: Context) {
     this.#call = call;
@@ -83,7 +85,7 @@ class WatchStream {
         withPrevious: wire.withPrevious,
         noPuts: wire.noPuts,
         noDeletes: wire.noDeletes,
-        hasRoom: () => this.#outlet.hasRoom(),
+        hasRoom: () => this.#hasRoom(),
         deliver: (events, through) =>
           this.#deliver(watchId, { events, through }),
         cancel: (error, compactRevision) => {
@@ -114,6 +116,20 @@ class WatchStream {
   stop(): void {
     for (const watch of this.#watches.values()) watch.stop();
     this.#watches.clear();
+    clearTimeout(this.#poll);
+  }
+
+  /** If not, looks again until there is, and then asks for the rest. */
+  #hasRoom(): boolean {
+    const hasRoom = this.#outlet.hasRoom();
+    if (!hasRoom) this.#poll ??= setTimeout(() => this.#onPoll(), ROOM_POLL_MS);
+    return hasRoom;
+  }
+
+  #onPoll(): void {
+    this.#poll = undefined;
+    if (this.#watches.size === 0) return;
+    if (this.#hasRoom()) this.#context.service.resumeWatches();
   }
 
   /** Ends the stream: what came cannot be told to one of the watches. */
@@ -142,7 +158,7 @@ class WatchStream {
     watchId: string,
     { events, through }: { events: readonly WatchEvent[]; through: number },
   ): boolean {
-    if (!this.#outlet.hasRoom()) return false;
+    if (!this.#hasRoom()) return false;
     let bytes = 0;
     for (const { key, value } of events) {
       bytes += key.length + value.length + EVENT_OVERHEAD_BYTES;
