@@ -331,6 +331,11 @@ export class Group {
     this.#out.wake();
   }
 
+  /** A watcher that was full has room again. */
+  resumeWatches(): void {
+    this.#out.wake();
+  }
+
   // ---------------------------------------------------------------- the turn
 
   /** Takes in everything that arrived, makes it durable, applies what is committed, answers. */
