@@ -62,10 +62,7 @@ function workloads(
   ];
 }
 
-async function measure(
-  workload: Workload,
-  cluster: TestCluster,
-): Promise<Round> {
+async function measure(workload: Workload): Promise<Round> {
   await loops(workload, WARM_MS);
   const startMs = performance.now();
   const latenciesMs = await loops(workload, measureMs);
@@ -140,7 +137,7 @@ async function main(): Promise<void> {
   const results = all.map((): Round[] => []);
   for (let round = 0; round < rounds; round++) {
     for (const [at, workload] of all.entries()) {
-      results[at]?.push(await measure(workload, cluster));
+      results[at]?.push(await measure(workload));
     }
   }
   console.log(
