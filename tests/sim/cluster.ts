@@ -295,9 +295,11 @@ export class Cluster {
   mayLoseDisk(machine: Machine): boolean {
     if (machine.isLost || machine.isDamaged) return false;
     if (this.#isChanging()) return false;
-    const { voters } = this.#configuration;
-    const lost = voters.filter((voter) => !this.#isGood(voter));
-    const more = voters.includes(machine.member) ? 1 : 0;
+    const { voters, learners } = this.#configuration;
+    // A learner may be made a voter before anybody notices that it is gone.
+    const members = [...voters, ...learners];
+    const lost = members.filter((member) => !this.#isGood(member));
+    const more = members.includes(machine.member) ? 1 : 0;
     return lost.length + more <= (voters.length - 1) >> 1;
   }
 
