@@ -46,6 +46,7 @@ import {
   toStatus,
   Unreadable,
 } from "./call.ts";
+import type { CallOptions } from "./service.ts";
 
 interface WirePipelineRequest {
   client: Parameters<typeof toKey>[0];
@@ -160,18 +161,39 @@ class PipelineStream {
     }
     this.#inFlight++;
     if (refusal !== null) return this.#refuse(id, refusal);
-    const bytes = requestBytes(operation);
-    this.#inFlightBytes += bytes;
-    run(operation, sender, this.#context).then((answer) => {
-      this.#inFlightBytes -= bytes;
-      // How much a read answers is known only now. What a write did must be told.
-      const late = "get" in answer.result ? this.#bytesRefusal() : null;
-      if (late !== null) return this.#refuse(id, late);
+    const flight = { bytes: requestBytes(operation) };
+    this.#inFlightBytes += flight.bytes;
+    const running = operation.get
+      ? this.#get(operation as WirePipelineGet, flight)
+      : write(operation, sender, this.#context);
+    running.then((answer) => {
+      this.#inFlightBytes -= flight.bytes;
       this.#answer({ result: { id, ...answer.result }, bytes: answer.bytes });
     }, (error) => {
-      this.#inFlightBytes -= bytes;
+      this.#inFlightBytes -= flight.bytes;
       this.#refuse(id, this.#context.toError(error));
     });
+  }
+
+  /** Many reads become possible at once: each is counted before the next one reads. */
+  async #get(
+    operation: WirePipelineGet,
+    flight: { bytes: number },
+  ): Promise<Answer> {
+    const { service } = this.#context;
+    const key = toKey(operation.get.key);
+    const options = {
+      ...toCallOptions(operation),
+      ...toReadOptions(operation.get),
+    };
+    await service.readable(key, options);
+    const refusal = this.#bytesRefusal();
+    if (refusal !== null) throw refusal;
+    const entry = service.getNow(key, options.revision);
+    const bytes = entry === null ? 0 : entry.key.length + entry.value.length;
+    flight.bytes += bytes;
+    this.#inFlightBytes += bytes;
+    return { result: { get: { entry: fromOptionalEntry(entry) } }, bytes };
   }
 
   /** Judges what waits already: a single operation as large as the bound still passes. */
@@ -239,22 +261,19 @@ class PipelineStream {
   }
 }
 
-async function run(
+type WirePipelineGet = WirePipelineOperation & { get: WireGet };
+
+function toCallOptions({ timeoutMs }: WirePipelineOperation): CallOptions {
+  const ms = toInteger(timeoutMs, "timeout_ms");
+  return { timeoutMs: ms === 0 ? null : ms };
+}
+
+async function write(
   operation: WirePipelineOperation,
   sender: Sender,
   { service }: Context,
 ): Promise<Answer> {
-  const timeoutMs = toInteger(operation.timeoutMs, "timeout_ms");
-  const options = { timeoutMs: timeoutMs === 0 ? null : timeoutMs };
-  if (operation.get) {
-    const { key, ...wire } = operation.get;
-    const entry = await service.get(toKey(key), {
-      ...options,
-      ...toReadOptions(wire),
-    });
-    const bytes = entry === null ? 0 : entry.key.length + entry.value.length;
-    return { result: { get: { entry: fromOptionalEntry(entry) } }, bytes };
-  }
+  const options = toCallOptions(operation);
   const write = operation.put ?? operation.delete ?? operation.transact;
   if (!write) {
     throw new DkvError("MALFORMED", `The operation ${operation.id} is empty`);

@@ -193,10 +193,20 @@ export class Service {
   // ---------------------------------------------------------------- reads
 
   async get(key: Key, options: ReadOptions): Promise<StoredEntry | null> {
+    await this.readable(key, options);
+    return this.getNow(key, options.revision);
+  }
+
+  /** Checks a read and waits until {@linkcode getNow} may answer it. */
+  async readable(key: Key, options: ReadOptions): Promise<void> {
     checkKey(key);
     checkRevision(options.revision);
     await this.#ready(options);
-    return this.#group.store.get(key, options.revision);
+  }
+
+  /** What `get` reads, without waiting: for those who count what they hold. */
+  getNow(key: Key, revision: number): StoredEntry | null {
+    return this.#group.store.get(key, revision);
   }
 
   /** Pages in key order, all at one revision. */
