@@ -5,7 +5,7 @@
  * @module
  */
 
-import { Disk } from "./disk.ts";
+import type { Disk } from "./disk.ts";
 import { assert, DkvError } from "./errors.ts";
 import { randomHex } from "./identity.ts";
 import type { Configuration, Index, SnapshotMeta } from "./message.ts";
