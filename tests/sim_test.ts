@@ -15,9 +15,9 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 
 /** Seeds under which a mutant of `sim/mutants.ts` was caught: they go where it is narrow. */
 const TELLING: readonly [seed: number, mutant: string][] = [
-  [5, "commit-old-term"],
-  [7, "read-round-reused"],
-  [11, "entries-before-term"],
+  [10, "commit-old-term"],
+  [156, "read-round-reused"],
+  [37, "entries-before-term"],
 ];
 
 function mustPass(seed: number): number {
