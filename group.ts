@@ -139,7 +139,7 @@ export class Group {
   #isReminderSet = false;
   #isReminded = false;
 
-  /** Log time, as far as this replica can tell: see `#advanceTime`. */
+  /** Log time at the last tick, as far as this replica can tell: see `#advanceTime`. */
   #timeMs = 0;
 
   // ---- leader only; cleared when the role changes
@@ -520,7 +520,7 @@ export class Group {
     // As exact as can be: a lease that begins between two ticks must not end before its time.
     const timeMs = Math.max(
       this.#timeWrittenMs,
-      this.#timeMs + (this.#out.sinceTickMs?.() ?? 0),
+      this.#timeMs + this.#sinceTickMs(0),
     );
     const data = encodeBatch(timeMs, commands);
     const effects = this.#step({ type: "propose", data });
@@ -597,7 +597,7 @@ export class Group {
       batch,
     });
     if (batch !== null && this.#core.role !== "leader") {
-      this.#timeMs = this.#store.state.timeMs;
+      this.#timeMs = this.#timeAtLastTick();
     }
     this.#watchers.publish(applied.events);
     for (const { origin, id, result } of applied.results) {
@@ -705,6 +705,19 @@ export class Group {
     if (this.#core.leader !== null) this.#timeMs += this.#settings.tickMs;
   }
 
+  /**
+   * What log time was at the last tick if it is now what the state says. To take it for the time of
+   * the tick itself would gain up to a tick with each change of leader. Where there is no clock the
+   * next tick may come at once.
+   */
+  #timeAtLastTick(): number {
+    return this.#store.state.timeMs - this.#sinceTickMs(this.#settings.tickMs);
+  }
+
+  #sinceTickMs(otherwise: number): number {
+    return this.#out.sinceTickMs?.() ?? otherwise;
+  }
+
   /** What is due by log time is proposed. */
   #onLeaderTick(): void {
     if (!this.#core.canPropose || !this.#core.committedInOwnTerm) return;
@@ -766,9 +779,7 @@ export class Group {
     this.#forwards.clear();
     this.#retention.clear();
     this.#identified = false;
-    // The first tick that was counted after an entry may have come at once: it is taken back.
-    if (role === "leader") this.#timeMs -= this.#settings.tickMs;
-    this.#timeMs = Math.max(this.#timeMs, this.#store.state.timeMs);
+    this.#timeMs = Math.max(this.#timeMs, this.#timeAtLastTick());
     this.#timeWrittenMs = this.#store.state.timeMs;
     if (role === "leader") this.#out.log("info", "became leader", { term });
     else if (leader !== null) {
