@@ -45,29 +45,21 @@ async function runMutant(
     return { isCaught: false, text: `no longer fits ${mutant.file}` };
   }
   await Deno.writeTextFile(path, source.replace(mutant.find, mutant.replace));
-  const command = new Deno.Command("deno", {
-    args: [
-      "run",
-      "-q",
-      "--no-check",
-      "--no-prompt",
-      "scripts/sim.ts",
-      "--seed",
-      "1",
-      "--seeds",
-      String(seedsMax),
-      "--no-shorten",
-      "--trace",
-      "0",
-    ],
-    cwd: directory,
+  const { text, problem } = await simulate(directory, {
+    seed: 1,
+    seeds: seedsMax,
   });
-  const { stdout, stderr } = await command.output();
   await Deno.remove(directory, { recursive: true });
-  const text = new TextDecoder().decode(stdout);
   const found = /seed (\d+) fails after \d+ ms: (.*)/.exec(text);
   if (found !== null) {
     const [, seed, reason] = found;
+    const original = await simulate(".", { seed: Number(seed), seeds: 1 });
+    if (!original.text.includes("1 seeds, 0 failures")) {
+      return {
+        isCaught: false,
+        text: `seed ${seed} fails without it too: ${reason}`,
+      };
+    }
     return {
       isCaught: true,
       text: `${seed!.padStart(4)} seeds  ${mutant.what}\n${" ".repeat(42)}${
@@ -76,8 +68,21 @@ async function runMutant(
     };
   }
   const isRun = text.includes(`${seedsMax} seeds, 0 failures`);
-  const reason = isRun ? "SURVIVED" : new TextDecoder().decode(stderr);
+  const reason = isRun ? "SURVIVED" : problem;
   return { isCaught: false, text: `${reason}  ${mutant.what}` };
+}
+
+/** Runs the simulator on the sources in a folder; stops at the first failure. */
+async function simulate(
+  cwd: string,
+  { seed, seeds }: { seed: number; seeds: number },
+): Promise<{ text: string; problem: string }> {
+  const args = `run -q --no-check --no-prompt scripts/sim.ts --seed ${seed} ` +
+    `--seeds ${seeds} --no-shorten --trace 0`;
+  const command = new Deno.Command("deno", { args: args.split(" "), cwd });
+  const { stdout, stderr } = await command.output();
+  const decoder = new TextDecoder();
+  return { text: decoder.decode(stdout), problem: decoder.decode(stderr) };
 }
 
 /** Copies a folder's sources; `path` is empty or ends in a slash. */
