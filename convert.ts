@@ -213,15 +213,15 @@ export function toTransact(wire: WireTransact): TransactRequest {
   };
 }
 
-const RELATIONS = {
-  EQUAL: "equal",
-  NOT_EQUAL: "notEqual",
-  LESS: "less",
-  GREATER: "greater",
-} as const;
+const RELATIONS: ReadonlyMap<string, Compare["relation"]> = new Map([
+  ["EQUAL", "equal"],
+  ["NOT_EQUAL", "notEqual"],
+  ["LESS", "less"],
+  ["GREATER", "greater"],
+]);
 
 function toCompare(wire: WireCompare): Compare {
-  const relation = RELATIONS[wire.relation as keyof typeof RELATIONS];
+  const relation = RELATIONS.get(wire.relation);
   if (relation === undefined) {
     throw new DkvError(
       "MALFORMED",
