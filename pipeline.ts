@@ -90,7 +90,7 @@ export function servePipeline(call: DuplexStream, context: Context): void {
   call.on("error", () => {}); // The client vanished; what it sent is settled all the same.
 }
 
-/** What an operation came to, and how many bytes of keys and values that holds. */
+/** What an operation came to, and about how much memory that holds. */
 interface Answer {
   readonly result: Record<string, unknown>;
   readonly bytes: number;
@@ -168,7 +168,7 @@ class PipelineStream {
       : write(operation, sender, this.#context);
     running.then((answer) => {
       this.#inFlightBytes -= flight.bytes;
-      this.#answer({ result: { id, ...answer.result }, bytes: answer.bytes });
+      this.#answer(answer);
     }, (error) => {
       this.#inFlightBytes -= flight.bytes;
       this.#refuse(id, this.#context.toError(error));
@@ -190,10 +190,12 @@ class PipelineStream {
     const refusal = this.#bytesRefusal();
     if (refusal !== null) throw refusal;
     const entry = service.getNow(key, options.revision);
-    const bytes = entry === null ? 0 : entry.key.length + entry.value.length;
+    let bytes = OPERATION_OVERHEAD_BYTES;
+    if (entry !== null) bytes += entry.key.length + entry.value.length;
     flight.bytes += bytes;
     this.#inFlightBytes += bytes;
-    return { result: { get: { entry: fromOptionalEntry(entry) } }, bytes };
+    const get = { entry: fromOptionalEntry(entry) };
+    return { result: { id: operation.id, get }, bytes };
   }
 
   /** Judges what waits already: a single operation as large as the bound still passes. */
@@ -205,12 +207,12 @@ class PipelineStream {
   }
 
   #refuse(id: WireInteger, error: DkvError): void {
-    this.#answer({ result: { id, error: fromError(error) }, bytes: 0 });
+    const result = { id, error: fromError(error) };
+    this.#answer({ result, bytes: OPERATION_OVERHEAD_BYTES });
   }
 
-  #answer({ result, bytes }: Answer): void {
+  #answer(answer: Answer): void {
     if (this.#hasFailed) return;
-    const answer = { result, bytes: bytes + OPERATION_OVERHEAD_BYTES };
     this.#inFlightBytes += answer.bytes;
     this.#answered.push(answer);
     if (this.#isFlushSet) return;
@@ -273,43 +275,42 @@ async function write(
   sender: Sender,
   { service }: Context,
 ): Promise<Answer> {
+  const { id } = operation;
   const options = toCallOptions(operation);
-  const write = operation.put ?? operation.delete ?? operation.transact;
-  if (!write) {
+  let bytes = OPERATION_OVERHEAD_BYTES;
+  const request = operation.put ?? operation.delete ?? operation.transact;
+  if (!request) {
     throw new DkvError("MALFORMED", `The operation ${operation.id} is empty`);
   }
-  refuseWriteId(write, "pipeline");
+  refuseWriteId(request, "pipeline");
   const writeId = toPipelineWriteId(operation, sender);
   if (operation.put) {
     const result = await service.put(toPut(operation.put), {
       ...options,
       writeId,
     });
-    const bytes = result.previous?.value.length ?? 0;
-    return { result: { put: fromPut(result) }, bytes };
+    bytes += result.previous?.value.length ?? 0;
+    return { result: { id, put: fromPut(result) }, bytes };
   }
   if (operation.delete) {
     const result = await service.delete(toDelete(operation.delete), {
       ...options,
       writeId,
     });
-    return {
-      result: { delete: fromDelete(result) },
-      bytes: entryBytes(result.previous),
-    };
+    bytes += entryBytes(result.previous);
+    return { result: { id, delete: fromDelete(result) }, bytes };
   }
-  const result = await service.transact(toTransact(write as WireTransact), {
+  const result = await service.transact(toTransact(request as WireTransact), {
     ...options,
     writeId,
   });
-  let bytes = 0;
   for (const part of result.results) {
     if (part.type === "list") bytes += entryBytes(part.entries);
     else if (part.type === "delete") bytes += entryBytes(part.previous);
     else if (part.type === "put") bytes += part.previous?.value.length ?? 0;
     else bytes += part.entry?.value.length ?? 0;
   }
-  return { result: { transact: fromTransact(result) }, bytes };
+  return { result: { id, transact: fromTransact(result) }, bytes };
 }
 
 function entryBytes(

@@ -198,10 +198,10 @@ export class Service {
   }
 
   /** Checks a read and waits until {@linkcode getNow} may answer it. */
-  async readable(key: Key, options: ReadOptions): Promise<void> {
+  readable(key: Key, options: ReadOptions): Promise<void> | void {
     checkKey(key);
     checkRevision(options.revision);
-    await this.#ready(options);
+    return this.#ready(options);
   }
 
   /** What `get` reads, without waiting: for those who count what they hold. */
