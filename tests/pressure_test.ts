@@ -11,9 +11,9 @@ import { clusterSteps } from "./steps.ts";
 const MIB = 1024 * 1024;
 const VALUE_BYTES = 512 * 1024;
 /** What is there before, what is written while clients are slow, and while a peer is. */
-const COUNTS = { warm: 48, slow: 208, peer: 96 };
+const COUNTS = { warm: 112, slow: 208, peer: 96 };
 /** What a node's memory may vary by; what is written would not fit. */
-const GROWTH_BYTES_MAX = { slow: 80 * MIB, peer: 36 * MIB };
+const GROWTH_BYTES_MAX = { slow: 72 * MIB, peer: 36 * MIB };
 /** Answers that a pipeline is asked for. */
 const GETS = 200;
 const IN_FLIGHT = 8;
