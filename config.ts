@@ -54,15 +54,9 @@ export const LIMITS = {
   watchersPerStreamMax: 1000,
   /** Watches on one node. */
   watchersMax: 10_000,
-  /** Changes that wait for one watcher; above it the watcher reads on from history instead. */
-  watchBacklogBytesMax: 1 * MIB,
-  /** Changes that wait for all watchers of a node. */
-  watchBacklogTotalBytesMax: 128 * MIB,
   /** What a late watcher reads from history in one slice. */
   watchSliceBytes: 256 * KIB,
 
-  /** Connections of clients to one node. */
-  connectionsMax: 1024,
   /** Calls open at the same time on one connection. */
   concurrentStreamsMax: 1024,
   /** Operations of one pipeline stream that are not answered yet. */

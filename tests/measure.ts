@@ -5,8 +5,8 @@
  *
  * Each row is the median of several rounds that take turns, so that a machine whose speed drifts
  * drifts for all rows alike. The status rows do next to nothing but one call of grpc-js: they tell
- * how fast the machine is at the time, so quote the others as ratios to them. Values are 100 bytes; every write is on disk at a majority before it
- * is acknowledged.
+ * how fast the machine is at the time, so quote the others as ratios to them. Values are 100 bytes;
+ * every write is on disk at a majority before it is acknowledged.
  *
  * @module
  */
