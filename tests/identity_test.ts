@@ -20,7 +20,7 @@ import {
 } from "../identity.ts";
 import { NodeProcess, type NodeSpec } from "../launch.ts";
 import { parseConfig } from "../config.ts";
-import { clusterTest, TestCluster } from "./cluster.ts";
+import { clusterTest, eventually, TestCluster } from "./cluster.ts";
 import { CLUSTER_NEEDS, needs, tempDir } from "./needs.ts";
 
 function options(
@@ -274,6 +274,11 @@ needs(
   async () => {
     await using cluster = await TestCluster.start();
     await using foreign = await TestCluster.start();
+    // The leader's second entry says which cluster it is.
+    await eventually(
+      "node1 knows its cluster id",
+      async () => (await foreign.status("node1")).appliedIndex >= 2,
+    );
     await foreign.stop("node1");
     // The same names, another cluster: its node2 and node3 think that our node1 is theirs.
     const text = (text: string) =>

@@ -1,4 +1,9 @@
-/** Clients and peers that do not keep up: they get everything later, and cost the nodes no memory. */
+/**
+ * `deno task pressure`: clients and peers that do not keep up get everything later, and cost the
+ * nodes no memory. A task of its own, since it writes hundreds of megabytes.
+ *
+ * @module
+ */
 
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { LIMITS } from "../config.ts";
