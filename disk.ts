@@ -240,6 +240,8 @@ export class Disk implements LogStorage, Rows {
 
   /** Saves what the store says of itself; durable, with its rows, at the next commit. */
   saveStoreState(state: StoreState): void {
+    // A node that idles must not commit, and so sync, what has not changed.
+    if (isSameState(state, this.#storeState)) return;
     this.#storeState = state;
     this.#touch("store");
   }
@@ -278,23 +280,6 @@ export class Disk implements LogStorage, Rows {
       );
     }
     return event;
-  }
-
-  /** The value of an event row alone: what most reads need, since the index holds the rest. */
-  readValue(position: number): Uint8Array {
-    const row = translate(
-      this.#path,
-      () => this.#sql.valueGet.get(position),
-    ) as unknown as [number, Uint8Array] | undefined;
-    if (row === undefined) {
-      throw this.#corrupt(`event row ${position} is missing`);
-    }
-    if (crc32(row[1]) !== row[0]) {
-      throw this.#corrupt(
-        `the value of event row ${position} fails its checksum`,
-      );
-    }
-    return row[1];
   }
 
   removeEvents(positions: readonly number[]): void {
@@ -712,6 +697,11 @@ export class Disk implements LogStorage, Rows {
   #corrupt(what: string): DkvError {
     return corruptError(this.#path, what);
   }
+}
+
+function isSameState(a: StoreState, b: StoreState): boolean {
+  const names = Object.keys(a) as (keyof StoreState)[];
+  return names.every((name) => a[name] === b[name]);
 }
 
 function removeIfPresent(path: string): void {

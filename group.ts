@@ -30,6 +30,7 @@ import type { Effect, Input } from "./effect.ts";
 import { assert, DkvError, unreachable } from "./errors.ts";
 import { Forwards } from "./forwards.ts";
 import { nodeOfMember } from "./identity.ts";
+import { PROMOTION_LAG_MAX } from "./leader.ts";
 import type { ConfigurationChange } from "./members.ts";
 import type {
   Configuration,
@@ -97,8 +98,6 @@ const COMPACT_SLICE_ROWS = 500;
 const TELL_COMMIT_MS = 2;
 /** A follower that forwarded or asked within this time has clients that wait. */
 const ASKED_TICKS = 2;
-/** A learner this close behind is made a voter. */
-const PROMOTE_ENTRIES = 100;
 /** All disks may be full: then leadership must not wander without end. */
 const LEAVE_FULL_DISK_TICKS = 600;
 
@@ -665,7 +664,7 @@ export class Group {
     if (configuration.votersOutgoing.length > 0) return;
     const progress = this.#core.progress();
     const promote = configuration.learners.filter((learner) =>
-      (progress.get(learner)?.match ?? 0) >= lastIndex - PROMOTE_ENTRIES
+      (progress.get(learner)?.match ?? 0) >= lastIndex - PROMOTION_LAG_MAX
     );
     if (promote.length > 0) this.configure({ promote });
   }

@@ -22,7 +22,7 @@ import {
   quarantine,
   randomHex,
 } from "./identity.ts";
-import { simpleConfiguration } from "./members.ts";
+import { membersOf, simpleConfiguration } from "./members.ts";
 import type { Configuration, MemberId, Message } from "./message.ts";
 import type { LogFields, Logger } from "./metrics.ts";
 import { Peers } from "./peers.ts";
@@ -202,10 +202,10 @@ export class Node {
 
   #memberStatus(): Record<string, unknown>[] {
     const { core } = this.#group;
-    const { voters, votersOutgoing, learners } = core.configuration;
+    const { learners } = core.configuration;
     const progress = core.progress();
-    const members = new Set([...voters, ...votersOutgoing, ...learners]);
-    return [...members].map((memberId) => {
+    const members = membersOf(core.configuration);
+    return members.map((memberId) => {
       const nodeId = nodeOfMember(memberId);
       const known = this.#config.nodes.find(({ id }) => id === nodeId);
       const follower = progress.get(memberId);
@@ -417,8 +417,7 @@ export class Node {
   }
 
   #onUnreachable(nodeId: string): void {
-    const { voters, votersOutgoing, learners } = this.#group.core.configuration;
-    for (const member of new Set([...voters, ...votersOutgoing, ...learners])) {
+    for (const member of membersOf(this.#group.core.configuration)) {
       if (nodeOfMember(member) === nodeId) this.#group.unreachable(member);
     }
   }
@@ -431,10 +430,8 @@ export class Node {
     if (nodeOfMember(hello.memberId) !== hello.nodeId) {
       return `node ${hello.nodeId} cannot be member ${hello.memberId}`;
     }
-    const { voters, votersOutgoing, learners } = this.#group.core.configuration;
-    const member = [...voters, ...votersOutgoing, ...learners].includes(
-      hello.memberId,
-    );
+    const members = membersOf(this.#group.core.configuration);
+    const member = members.includes(hello.memberId);
     if (
       !member && !isRejoined(hello.memberId) &&
       !isRejoined(this.#identity.memberId)

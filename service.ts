@@ -17,6 +17,7 @@ import type {
   TransactRequest,
   WriteId,
 } from "./batch.ts";
+import { writesTwice } from "./conditions.ts";
 import { LIMITS, type Settings } from "./config.ts";
 import { DkvError, unreachable } from "./errors.ts";
 import type { Group } from "./group.ts";
@@ -450,19 +451,8 @@ function checkCompare({ key, target }: Compare): void {
 
 /** Within one transaction a key may change once: it has one version per revision. */
 function checkDistinct(operations: readonly Operation[]): void {
-  const seen = new Set<Key>();
-  for (const operation of operations) {
-    if (operation.type !== "put") continue;
-    if (seen.has(operation.key)) duplicate(operation.key);
-    seen.add(operation.key);
-  }
-  for (const operation of operations) {
-    if (operation.type !== "delete") continue;
-    const { start, end } = operation.range;
-    for (const key of seen) {
-      if (key >= start && (end === null || key < end)) duplicate(key);
-    }
-  }
+  const twice = writesTwice(operations);
+  if (twice !== null) duplicate(twice);
 }
 
 function duplicate(key: Key): never {

@@ -163,7 +163,6 @@ function prepare(db: DatabaseSync) {
     eventGet: rows(
       `SELECT ${EVENT_COLUMNS}, value FROM event WHERE position = ?`,
     ),
-    valueGet: rows("SELECT value_crc, value FROM event WHERE position = ?"),
     eventScan: rows(
       `SELECT ${EVENT_COLUMNS} FROM event WHERE position >= ? ORDER BY position LIMIT ?`,
     ),
