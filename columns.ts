@@ -41,14 +41,8 @@ const scratchView = new DataView(
   scratch.length,
 );
 
-/**
- * The checksum of an event row without its value, and the bytes of its key. The bytes are a view
- * that the next call overwrites: bind them at once.
- */
-function sealEvent(
-  meta: EventMeta,
-  valueCrc: number,
-): { crc: number; key: Uint8Array } {
+/** The checksum of an event row without its value. Leaves the bytes of its key in the scratch. */
+function sealEvent(meta: EventMeta, valueCrc: number): number {
   scratchView.setFloat64(0, meta.position);
   scratchView.setFloat64(8, meta.revision);
   scratchView.setFloat64(16, meta.createRevision);
@@ -62,10 +56,7 @@ function sealEvent(
   for (let at = 0; at < key.length; at++) {
     scratch[SCRATCH_KEY_AT + at] = key.charCodeAt(at);
   }
-  return {
-    crc: crc32(scratch.subarray(0, end)),
-    key: scratch.subarray(SCRATCH_KEY_AT, end),
-  };
+  return crc32(scratch.subarray(0, end));
 }
 
 /** The checksum of a log row: its position and term as well as its data. */
@@ -121,10 +112,11 @@ export function entryOf(row: LogRow, path: string): Entry {
   }
 }
 
-/** An event as the values of its row. The key is a view that the next call overwrites. */
+/** An event as the values of its row. */
 export function eventColumns(event: EventRow): EventRowColumns {
   const valueCrc = crc32(event.value);
-  const { crc, key } = sealEvent(event, valueCrc);
+  const crc = sealEvent(event, valueCrc);
+  const keyEnd = SCRATCH_KEY_AT + event.key.length;
   return [
     event.position,
     event.revision,
@@ -134,7 +126,7 @@ export function eventColumns(event: EventRow): EventRowColumns {
     event.lease === 0n ? null : event.lease.toString(),
     valueCrc,
     crc,
-    key,
+    new Uint8Array(scratch.subarray(SCRATCH_KEY_AT, keyEnd)),
     event.value,
   ];
 }
@@ -151,7 +143,7 @@ export function eventOf(row: EventRowColumns, path: string): EventMeta {
     lease: row[5] === null ? 0n : BigInt(row[5]),
     key: latin1(row[8]),
   } as const;
-  if (type === undefined || sealEvent(meta, row[6]).crc !== row[7]) {
+  if (type === undefined || sealEvent(meta, row[6]) !== row[7]) {
     throw corruptError(path, `event row ${row[0]} fails its checksum`);
   }
   return meta;

@@ -50,6 +50,7 @@ import {
 } from "./store.ts";
 import {
   corruptError,
+  EVENT_INSERT_ROWS,
   imageOf,
   openTables,
   type Statements,
@@ -109,7 +110,9 @@ export class Disk implements LogStorage, Rows {
   #lastIndex: Index = 0;
   /** Names of the `state` rows that differ from the open transaction. */
   #stale = new Set<StateName>();
-  /** True if the open transaction holds anything at all. */
+  /** Events that are not yet inserted: many in one statement cost less. */
+  readonly #newEvents: EventRowColumns[] = [];
+  /** True if the open transaction holds anything at all, or should. */
   #dirty = false;
   /** Bytes in the write-ahead log that are not yet copied into the file. */
   #walBytes = 0;
@@ -259,16 +262,18 @@ export class Disk implements LogStorage, Rows {
   // ---------------------------------------------------------------- rows of the store
 
   appendEvent(row: EventRow): void {
-    const columns = eventColumns(row);
-    translate(this.#path, () => this.#sql.eventInsert.run(...columns));
+    this.#newEvents.push(eventColumns(row));
     this.#dirty = true;
+    if (this.#newEvents.length === EVENT_INSERT_ROWS[0]) {
+      translate(this.#path, () => this.#insertEvents());
+    }
   }
 
   readEvent(position: number): EventRow {
-    const row = translate(
-      this.#path,
-      () => this.#sql.eventGet.get(position),
-    ) as unknown as EventRowColumns | undefined;
+    const row = translate(this.#path, () => {
+      this.#insertEvents();
+      return this.#sql.eventGet.get(position);
+    }) as unknown as EventRowColumns | undefined;
     if (row === undefined) {
       throw this.#corrupt(`event row ${position} is missing`);
     }
@@ -284,16 +289,17 @@ export class Disk implements LogStorage, Rows {
 
   removeEvents(positions: readonly number[]): void {
     translate(this.#path, () => {
+      this.#insertEvents();
       for (const position of positions) this.#sql.eventRemove.run(position);
     });
     if (positions.length > 0) this.#dirty = true;
   }
 
   scanEvents(from: number, limit: number): EventMeta[] {
-    const rows = translate(
-      this.#path,
-      () => this.#sql.eventScan.all(from, limit),
-    ) as unknown as EventRowColumns[];
+    const rows = translate(this.#path, () => {
+      this.#insertEvents();
+      return this.#sql.eventScan.all(from, limit);
+    }) as unknown as EventRowColumns[];
     return rows.map((row) => eventOf(row, this.#path));
   }
 
@@ -372,6 +378,7 @@ export class Disk implements LogStorage, Rows {
   commit(): void {
     if (!this.#dirty) return;
     translate(this.#path, () => {
+      this.#insertEvents();
       this.#saveStale();
       this.#sql.commit.run();
       this.#walBytes = this.#frames() * FRAME_BYTES;
@@ -437,6 +444,7 @@ export class Disk implements LogStorage, Rows {
   /** After a disk was full: commits and tries to copy the write-ahead log into the file. */
   makeSpace(): void {
     translate(this.#path, () => {
+      this.#insertEvents();
       this.#saveStale();
       this.#sql.commit.run();
       this.#checkpoint();
@@ -598,6 +606,19 @@ export class Disk implements LogStorage, Rows {
     this.#dirty = true;
   }
 
+  /** Everything that looks at the events, or commits them, calls this first. */
+  #insertEvents(): void {
+    const events = this.#newEvents;
+    if (events.length === 0) return;
+    let start = 0;
+    for (const { rows, insert } of this.#sql.eventInserts) {
+      for (; start + rows <= events.length; start += rows) {
+        insert.run(...events.slice(start, start + rows).flat());
+      }
+    }
+    events.length = 0;
+  }
+
   #saveStale(): void {
     for (const name of this.#stale) {
       const data = JSON.stringify(this.#stateRow(name));
@@ -622,6 +643,7 @@ export class Disk implements LogStorage, Rows {
   /** Reads what is held in memory from the committed rows. */
   #load(): void {
     this.#stale.clear();
+    this.#newEvents.length = 0;
     this.#dirty = false;
     this.#hardState = this.#loadState("hard") ?? EMPTY_HARD_STATE;
     this.#storeState = this.#loadState("store") ?? EMPTY_STATE;

@@ -80,6 +80,29 @@ Deno.test("Disk forgets on reopen what was not committed (raft-pitfalls P1)", ()
   assertEquals(disk.scanEvents(0, 10), []);
 });
 
+Deno.test("Disk shows every event at once, however many were appended, and keeps all of them", () => {
+  // More than one statement takes, in every remainder.
+  for (const count of [1, 3, 4, 15, 16, 17, 37]) {
+    const positions = Array.from({ length: count }, (_, at) => at + 1);
+    const fill = (disk: Disk) => {
+      for (const position of positions) disk.appendEvent(event(position));
+      return disk;
+    };
+    const scanned = (disk: Disk) =>
+      disk.scanEvents(0, 100).map(({ position }) => position);
+    assertEquals(scanned(fill(inMemory())), positions);
+    assertEquals(fill(inMemory()).readEvent(count), event(count));
+    const thinned = fill(inMemory());
+    thinned.removeEvents([count]);
+    assertEquals(scanned(thinned), positions.slice(0, -1));
+    const committed = fill(inMemory());
+    committed.commit();
+    committed.appendEvent(event(count + 1));
+    committed.reopen();
+    assertEquals(scanned(committed), positions);
+  }
+});
+
 Deno.test("Disk cuts a conflicting tail and never what was applied", () => {
   const disk = inMemory();
   disk.appendEntries([batch(1), batch(2), batch(3)], null);
