@@ -43,15 +43,15 @@ export interface WireWriteId {
 }
 
 export interface WirePut {
-  key: Buffer;
-  value: Buffer;
+  key: Buffer | Key;
+  value: Uint8Array;
   lease: WireInteger;
   returnPrevious: boolean;
   writeId: WireWriteId | null;
 }
 
 export interface WireGet {
-  key: Buffer;
+  key: Buffer | Key;
   revision: WireInteger;
   serializable: boolean;
 }
@@ -119,8 +119,8 @@ export function toLease(wire: WireInteger): bigint {
 }
 
 /** A key's bytes as the string of their latin1 code units, which sorts as the bytes do. */
-export function toKey(bytes: Buffer): Key {
-  return bytes.toString("latin1");
+export function toKey(bytes: Buffer | Key): Key {
+  return typeof bytes === "string" ? bytes : bytes.toString("latin1");
 }
 
 export function toRange(wire: WireRange | null | undefined): KeyRange {

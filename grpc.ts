@@ -47,9 +47,11 @@ import {
   toReadOptions,
   toStatus,
   Unreadable,
+  type Wire,
 } from "./call.ts";
 import { Health } from "./health.ts";
 import { servePipeline } from "./pipeline.ts";
+import { PipelineCodec } from "./pipelinecodec.ts";
 import type { CallOptions } from "./service.ts";
 import { serveWatch } from "./watchstream.ts";
 
@@ -319,15 +321,19 @@ function pause(): Promise<void> {
 
 // ------------------------------------------------------------------ errors and limits
 
+type Method = grpc.MethodDefinition<Wire, Wire>;
+
 /** The same service, but a bad request becomes an error with a code instead of a bare INTERNAL. */
 function checkedDefinition(
   definition: grpc.ServiceDefinition,
   requestBytesMax: number,
 ): grpc.ServiceDefinition {
   const methods = Object.entries(definition).map(([name, method]) => {
-    const bytesMax = name === "Pipeline"
+    const isPipeline = name === "Pipeline";
+    const bytesMax = isPipeline
       ? LIMITS.pipelineInFlightBytesMax
       : requestBytesMax;
+    const checked: Method = isPipeline ? pipelined(method) : method;
     const requestDeserialize = (bytes: Buffer) => {
       if (bytes.length > bytesMax) {
         const text =
@@ -335,7 +341,7 @@ function checkedDefinition(
         return new Unreadable(new DkvError("REQUEST_TOO_LARGE", text));
       }
       try {
-        return method.requestDeserialize(bytes);
+        return checked.requestDeserialize(bytes);
       } catch (cause) {
         const text = `The request is not a ${name} message: ${
           (cause as Error).message
@@ -343,7 +349,20 @@ function checkedDefinition(
         return new Unreadable(new DkvError("MALFORMED", text, { cause }));
       }
     };
-    return [name, { ...method, requestDeserialize }];
+    return [name, { ...checked, requestDeserialize }];
   });
   return Object.fromEntries(methods);
+}
+
+/** The same method with a codec for its hot path. */
+function pipelined(method: Method): Method {
+  const codec = new PipelineCodec({
+    decode: method.requestDeserialize,
+    encode: method.responseSerialize,
+  });
+  return {
+    ...method,
+    requestDeserialize: (bytes) => codec.decode(bytes),
+    responseSerialize: (response) => codec.encode(response),
+  };
 }

@@ -29,13 +29,12 @@ import {
   toKey,
   toPut,
   toTransact,
-  type WireDelete,
   type WireGet,
   type WireInteger,
-  type WirePut,
   type WireTransact,
 } from "./convert.ts";
 import { DkvError } from "./errors.ts";
+import type { OperationResult } from "./results.ts";
 import {
   type Context,
   type DuplexStream,
@@ -46,23 +45,11 @@ import {
   toStatus,
   Unreadable,
 } from "./call.ts";
-import type { CallOptions } from "./service.ts";
-
-interface WirePipelineRequest {
-  client: Parameters<typeof toKey>[0];
-  doneBelow: WireInteger;
-  operations: WirePipelineOperation[];
-}
-
-interface WirePipelineOperation {
-  id: WireInteger;
-  sequence: WireInteger;
-  timeoutMs: WireInteger;
-  put?: WirePut | null;
-  get?: WireGet | null;
-  delete?: WireDelete | null;
-  transact?: WireTransact | null;
-}
+import type {
+  WirePipelineOperation,
+  WirePipelineRequest,
+  WirePipelineResult,
+} from "./pipelinecodec.ts";
 
 /** Who sends, for the operations of one request. */
 interface Sender {
@@ -92,7 +79,7 @@ export function servePipeline(call: DuplexStream, context: Context): void {
 
 /** What an operation came to, and about how much memory that holds. */
 interface Answer {
-  readonly result: Record<string, unknown>;
+  readonly result: WirePipelineResult;
   readonly bytes: number;
 }
 
@@ -121,7 +108,7 @@ class PipelineStream {
     let sender: Sender;
     try {
       sender = {
-        client: toKey(request.client),
+        client: request.client,
         doneBelow: toInteger(request.doneBelow, "done_below"),
       };
     } catch (error) {
@@ -163,16 +150,21 @@ class PipelineStream {
     if (refusal !== null) return this.#refuse(id, refusal);
     const flight = { bytes: requestBytes(operation) };
     this.#inFlightBytes += flight.bytes;
-    const running = operation.get
-      ? this.#get(operation as WirePipelineGet, flight)
-      : write(operation, sender, this.#context);
-    running.then((answer) => {
-      this.#inFlightBytes -= flight.bytes;
-      this.#answer(answer);
-    }, (error) => {
+    const refuse = (error: unknown) => {
       this.#inFlightBytes -= flight.bytes;
       this.#refuse(id, this.#context.toError(error));
-    });
+    };
+    try {
+      const running = operation.get
+        ? this.#get(operation as WirePipelineGet, flight)
+        : write(operation, sender, this.#context);
+      running.then((answer) => {
+        this.#inFlightBytes -= flight.bytes;
+        this.#answer(answer);
+      }, refuse);
+    } catch (error) {
+      refuse(error);
+    }
   }
 
   /** Many reads become possible at once: each is counted before the next one reads. */
@@ -183,7 +175,7 @@ class PipelineStream {
     const { service } = this.#context;
     const key = toKey(operation.get.key);
     const options = {
-      ...toCallOptions(operation),
+      timeoutMs: toTimeoutMs(operation),
       ...toReadOptions(operation.get),
     };
     await service.readable(key, options);
@@ -265,52 +257,58 @@ class PipelineStream {
 
 type WirePipelineGet = WirePipelineOperation & { get: WireGet };
 
-function toCallOptions({ timeoutMs }: WirePipelineOperation): CallOptions {
-  const ms = toInteger(timeoutMs, "timeout_ms");
-  return { timeoutMs: ms === 0 ? null : ms };
+/** Null: the node's default. */
+function toTimeoutMs({ timeoutMs }: WirePipelineOperation): number | null {
+  return toInteger(timeoutMs, "timeout_ms") || null;
 }
 
-async function write(
+/** Starts a write; what is wrong with it is thrown at once. */
+function write(
   operation: WirePipelineOperation,
   sender: Sender,
   { service }: Context,
 ): Promise<Answer> {
   const { id } = operation;
-  const options = toCallOptions(operation);
-  let bytes = OPERATION_OVERHEAD_BYTES;
   const request = operation.put ?? operation.delete ?? operation.transact;
   if (!request) {
-    throw new DkvError("MALFORMED", `The operation ${operation.id} is empty`);
+    throw new DkvError("MALFORMED", `The operation ${id} is empty`);
   }
   refuseWriteId(request, "pipeline");
-  const writeId = toPipelineWriteId(operation, sender);
+  const options = {
+    timeoutMs: toTimeoutMs(operation),
+    writeId: toPipelineWriteId(operation, sender),
+  };
   if (operation.put) {
-    const result = await service.put(toPut(operation.put), {
-      ...options,
-      writeId,
-    });
-    bytes += result.previous?.value.length ?? 0;
-    return { result: { id, put: fromPut(result) }, bytes };
+    return service.put(toPut(operation.put), options).then((result) => ({
+      result: { id, put: fromPut(result) },
+      bytes: OPERATION_OVERHEAD_BYTES + (result.previous?.value.length ?? 0),
+    }));
   }
   if (operation.delete) {
-    const result = await service.delete(toDelete(operation.delete), {
-      ...options,
-      writeId,
-    });
-    bytes += entryBytes(result.previous);
-    return { result: { id, delete: fromDelete(result) }, bytes };
+    return service.delete(toDelete(operation.delete), options)
+      .then((result) => ({
+        result: { id, delete: fromDelete(result) },
+        bytes: OPERATION_OVERHEAD_BYTES + entryBytes(result.previous),
+      }));
   }
-  const result = await service.transact(toTransact(request as WireTransact), {
-    ...options,
-    writeId,
-  });
-  for (const part of result.results) {
+  return service.transact(toTransact(request as WireTransact), options)
+    .then((result) => ({
+      result: { id, transact: fromTransact(result) },
+      bytes: OPERATION_OVERHEAD_BYTES + transactBytes(result),
+    }));
+}
+
+function transactBytes(
+  { results }: { readonly results: readonly OperationResult[] },
+): number {
+  let bytes = 0;
+  for (const part of results) {
     if (part.type === "list") bytes += entryBytes(part.entries);
     else if (part.type === "delete") bytes += entryBytes(part.previous);
     else if (part.type === "put") bytes += part.previous?.value.length ?? 0;
     else bytes += part.entry?.value.length ?? 0;
   }
-  return { result: { id, transact: fromTransact(result) }, bytes };
+  return bytes;
 }
 
 function entryBytes(

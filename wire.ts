@@ -1,7 +1,8 @@
 /**
  * The protobuf wire format, as far as dkv's own records need it: a pen that writes straight into
  * one reused buffer and a reader that makes no intermediate objects. Used by `batch.ts`,
- * `results.ts` and `sessions.ts`, whose messages `proto/entry.proto` describes.
+ * `results.ts` and `sessions.ts`, whose messages `proto/entry.proto` describes, and by
+ * `pipelinecodec.ts`.
  *
  * protobufjs reads and writes the same bytes (a test proves it) but allocates an object for each
  * field that it writes and for each 64-bit number that it reads; every put of the cluster passes
@@ -112,6 +113,13 @@ export class Pen {
     }
     assert(bits < 256, `String is not latin1: ${JSON.stringify(value)}`);
     this.#at = at;
+  }
+
+  /** Fields that are encoded already. */
+  raw(fields: Uint8Array): void {
+    this.#reserve(fields.length);
+    this.#buffer.set(fields, this.#at);
+    this.#at += fields.length;
   }
 
   /** Begins a message field whose length is known; nothing closes it. */
@@ -234,6 +242,11 @@ export class Reader {
     const tag = this.#length();
     if (tag < 8) throw malformed(`tag ${tag} before byte ${this.#at}`);
     return tag;
+  }
+
+  /** Where the next byte is read. */
+  get at(): number {
+    return this.#at;
   }
 
   /** True if the message or packed field has more. */

@@ -1,0 +1,230 @@
+/**
+ * The messages of the `Pipeline` stream as bytes. Plain puts and gets, the path of nearly every
+ * operation, are read and written by hand; whatever says more goes through the general codec, one
+ * operation at a time. Used by `grpc.ts` and `pipeline.ts`.
+ *
+ * Protobuf messages may be concatenated, so an operation with its tag is itself a whole request, and
+ * a result with its tag a whole response:
+ *
+ * ```text
+ *   request   client │ done_below │ operation │ operation │ operation
+ *                                   plain       plain       └ general.decode(these bytes alone)
+ * ```
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import type { Key } from "./batch.ts";
+import type {
+  fromDelete,
+  fromEntry,
+  fromPut,
+  fromTransact,
+  WireDelete,
+  WireGet,
+  WireInteger,
+  WirePut,
+  WireTransact,
+} from "./convert.ts";
+import { DkvError } from "./errors.ts";
+import { Pen, Reader } from "./wire.ts";
+
+/** A `PipelineRequest`. */
+export interface WirePipelineRequest {
+  client: Key;
+  doneBelow: WireInteger;
+  operations: WirePipelineOperation[];
+}
+
+/** A `PipelineOperation`: one of the four at most. */
+export interface WirePipelineOperation {
+  id: WireInteger;
+  sequence: WireInteger;
+  timeoutMs: WireInteger;
+  put?: WirePut | null;
+  get?: WireGet | null;
+  delete?: WireDelete | null;
+  transact?: WireTransact | null;
+}
+
+/** A `PipelineResult`: one of the five. */
+export interface WirePipelineResult {
+  id: WireInteger;
+  error?: { code: string; message: string };
+  put?: ReturnType<typeof fromPut>;
+  get?: { entry: ReturnType<typeof fromEntry> | null };
+  delete?: ReturnType<typeof fromDelete>;
+  transact?: ReturnType<typeof fromTransact>;
+}
+
+/** A `PipelineResponse`. */
+export interface WirePipelineResponse {
+  header: { revision: number; nodeId: string };
+  results: readonly WirePipelineResult[];
+}
+
+/** What reads and writes everything. */
+export interface GeneralCodec {
+  decode(request: Buffer): { operations: WirePipelineOperation[] };
+  encode(response: { results: readonly WirePipelineResult[] }): Uint8Array;
+}
+
+// Tags: a field's number × 8 and its wire type, 0 for numbers and 2 for everything else here.
+const REQUEST_CLIENT = 1 << 3 | 2;
+const REQUEST_DONE_BELOW = 2 << 3;
+const REQUEST_OPERATIONS = 3 << 3 | 2;
+const OPERATION_ID = 1 << 3;
+const OPERATION_SEQUENCE = 2 << 3;
+const OPERATION_TIMEOUT_MS = 3 << 3;
+const OPERATION_PUT = 4 << 3 | 2;
+const OPERATION_GET = 5 << 3 | 2;
+const KEY = 1 << 3 | 2;
+const PUT_VALUE = 2 << 3 | 2;
+
+// Fields of the answer.
+const RESPONSE_HEADER = 1;
+const RESPONSE_RESULTS = 2;
+const RESULT_ID = 1;
+const RESULT_PUT = 3;
+const RESULT_GET = 4;
+
+const EMPTY: Uint8Array = new Uint8Array(0);
+
+/** Reads requests and writes responses. */
+export class PipelineCodec {
+  readonly #general: GeneralCodec;
+  readonly #pen = new Pen();
+
+  constructor(general: GeneralCodec) {
+    this.#general = general;
+  }
+
+  /** @throws if the bytes are no `PipelineRequest`. Values are views of them. */
+  decode(bytes: Buffer): WirePipelineRequest {
+    const request: WirePipelineRequest = {
+      client: "",
+      doneBelow: 0,
+      operations: [],
+    };
+    const reader = new Reader(bytes);
+    let start = 0;
+    for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+      if (tag === REQUEST_OPERATIONS) {
+        const plain = tryPlain(reader.bytes());
+        if (plain !== null) request.operations.push(plain);
+        else {
+          const alone = bytes.subarray(start, reader.at);
+          request.operations.push(...this.#general.decode(alone).operations);
+        }
+      } else if (tag === REQUEST_CLIENT) request.client = reader.latin1();
+      else if (tag === REQUEST_DONE_BELOW) request.doneBelow = reader.int64();
+      else reader.skip(tag);
+      start = reader.at;
+    }
+    return request;
+  }
+
+  encode({ header, results }: WirePipelineResponse): Buffer {
+    const pen = this.#pen;
+    pen.reset();
+    const opened = pen.open(RESPONSE_HEADER);
+    pen.int64(1, header.revision);
+    pen.bytes(2, Buffer.from(header.nodeId));
+    pen.close(opened);
+    for (const result of results) {
+      if (!writePlain(pen, result)) {
+        pen.raw(this.#general.encode({ results: [result] }));
+      }
+    }
+    const bytes = pen.finish();
+    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  }
+}
+
+/** Null if the operation is not plain, or not readable: then the general codec has the word. */
+function tryPlain(operation: Uint8Array): WirePipelineOperation | null {
+  try {
+    return readPlain(new Reader(operation));
+  } catch (error) {
+    if (error instanceof DkvError) return null;
+    throw error;
+  }
+}
+
+/** A put of a key and a value, or a read of a key as it is now; null if it is anything else. */
+function readPlain(reader: Reader): WirePipelineOperation | null {
+  let id = 0;
+  let sequence = 0;
+  let timeoutMs = 0;
+  let put: WirePut | null = null;
+  let get: WireGet | null = null;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    const isFirst = put === null && get === null;
+    if (tag === OPERATION_ID) id = reader.int64();
+    else if (tag === OPERATION_SEQUENCE) sequence = reader.int64();
+    else if (tag === OPERATION_TIMEOUT_MS) timeoutMs = reader.int64();
+    else if (tag === OPERATION_PUT && isFirst) {
+      put = readPlainPut(new Reader(reader.bytes()));
+      if (put === null) return null;
+    } else if (tag === OPERATION_GET && isFirst) {
+      get = readPlainGet(new Reader(reader.bytes()));
+      if (get === null) return null;
+    } else return null;
+  }
+  return { id, sequence, timeoutMs, put, get, delete: null, transact: null };
+}
+
+function readPlainPut(reader: Reader): WirePut | null {
+  let key = "";
+  let value = EMPTY;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === KEY) key = reader.latin1();
+    else if (tag === PUT_VALUE) value = reader.bytes();
+    else return null;
+  }
+  return { key, value, lease: "0", returnPrevious: false, writeId: null };
+}
+
+function readPlainGet(reader: Reader): WireGet | null {
+  let key = "";
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === KEY) key = reader.latin1();
+    else return null;
+  }
+  return { key, revision: 0, serializable: false };
+}
+
+/** Writes what `readPlain`'s operations are answered with; false if it is anything else. */
+function writePlain(pen: Pen, result: WirePipelineResult): boolean {
+  const { id, put, get } = result;
+  if (typeof id !== "number") return false;
+  if (put !== undefined && put.previous === null) {
+    const opened = pen.open(RESPONSE_RESULTS);
+    pen.int64(RESULT_ID, id);
+    const inner = pen.open(RESULT_PUT);
+    pen.int64(2, put.revision);
+    pen.int64(3, put.version);
+    pen.close(inner);
+    pen.close(opened);
+    return true;
+  }
+  if (get === undefined) return false;
+  const { entry } = get;
+  if (entry !== null && entry.lease !== 0) return false;
+  const opened = pen.open(RESPONSE_RESULTS);
+  pen.int64(RESULT_ID, id);
+  const inner = pen.open(RESULT_GET);
+  if (entry !== null) {
+    const body = pen.open(2);
+    pen.bytes(1, entry.key);
+    pen.bytes(2, entry.value);
+    pen.int64(3, entry.createRevision);
+    pen.int64(4, entry.modRevision);
+    pen.int64(5, entry.version);
+    pen.close(body);
+  }
+  pen.close(inner);
+  pen.close(opened);
+  return true;
+}
