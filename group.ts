@@ -460,10 +460,20 @@ export class Group {
       }
       const messages = this.#afterCommit;
       this.#afterCommit = [];
-      for (const message of messages) this.#out.send(message);
+      for (const message of messages) {
+        if (!this.#isVoid(message)) this.#out.send(message);
+      }
       this.#step({ type: "persisted", ...this.#written });
       this.#flush();
     }
+  }
+
+  /**
+   * True for an acknowledgement to the leader of a term that the same turn has left: what it
+   * acknowledges may be cut off already. To that leader it is a lost message.
+   */
+  #isVoid(message: Message): boolean {
+    return message.type === "appendReply" && message.term < this.#core.term;
   }
 
   #diskEnd(): { term: Term; index: Index } {

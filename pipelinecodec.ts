@@ -16,16 +16,17 @@
 
 import { Buffer } from "node:buffer";
 import type { Key } from "./batch.ts";
-import type {
-  fromDelete,
-  fromEntry,
-  fromPut,
-  fromTransact,
-  WireDelete,
-  WireGet,
-  WireInteger,
-  WirePut,
-  WireTransact,
+import {
+  type fromDelete,
+  type fromEntry,
+  type fromPut,
+  type fromTransact,
+  toKey,
+  type WireDelete,
+  type WireGet,
+  type WireInteger,
+  type WirePut,
+  type WireTransact,
 } from "./convert.ts";
 import { DkvError } from "./errors.ts";
 import { Pen, Reader } from "./wire.ts";
@@ -66,7 +67,9 @@ export interface WirePipelineResponse {
 
 /** What reads and writes everything. */
 export interface GeneralCodec {
-  decode(request: Buffer): { operations: WirePipelineOperation[] };
+  decode(
+    request: Buffer,
+  ): Omit<WirePipelineRequest, "client"> & { client: Buffer };
   encode(response: { results: readonly WirePipelineResult[] }): Uint8Array;
 }
 
@@ -102,6 +105,14 @@ export class PipelineCodec {
 
   /** @throws if the bytes are no `PipelineRequest`. Values are views of them. */
   decode(bytes: Buffer): WirePipelineRequest {
+    const request = orNull(() => this.#decode(bytes));
+    if (request !== null) return request;
+    // What is wrong with it, or too large for a number, the general codec says.
+    const general = this.#general.decode(bytes);
+    return { ...general, client: toKey(general.client) };
+  }
+
+  #decode(bytes: Buffer): WirePipelineRequest {
     const request: WirePipelineRequest = {
       client: "",
       doneBelow: 0,
@@ -111,7 +122,8 @@ export class PipelineCodec {
     let start = 0;
     for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
       if (tag === REQUEST_OPERATIONS) {
-        const plain = tryPlain(reader.bytes());
+        const body = new Reader(reader.bytes());
+        const plain = orNull(() => readPlain(body));
         if (plain !== null) request.operations.push(plain);
         else {
           const alone = bytes.subarray(start, reader.at);
@@ -142,10 +154,10 @@ export class PipelineCodec {
   }
 }
 
-/** Null if the operation is not plain, or not readable: then the general codec has the word. */
-function tryPlain(operation: Uint8Array): WirePipelineOperation | null {
+/** Null if the bytes cannot be read. */
+function orNull<T>(read: () => T): T | null {
   try {
-    return readPlain(new Reader(operation));
+    return read();
   } catch (error) {
     if (error instanceof DkvError) return null;
     throw error;

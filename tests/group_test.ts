@@ -441,6 +441,37 @@ Deno.test("group: leases end after their time, under one leader or several", () 
   assert(ticks >= 100, `ended after ${ticks} of 100 ticks`);
 });
 
+Deno.test("group: what is cut off in the turn in which it arrived is not acknowledged", () => {
+  const { world, leader, follower } = elected();
+  const { term, lastIndex } = follower.core;
+  const third = world.followers.find((group) => group !== follower);
+  assert(third !== undefined);
+  world.lost = () => true;
+  const previous = { previousIndex: lastIndex, previousTerm: term, commit: 0 };
+  const append = (from: Group, own: number, count: number): Message => ({
+    type: "append",
+    from: from.member,
+    to: follower.member,
+    term: own,
+    ...previous,
+    entries: Array.from({ length: count }, (_, at) => ({
+      index: lastIndex + 1 + at,
+      term: own,
+      type: "empty",
+    })),
+  });
+  const before = world.sent.length;
+  follower.receive(append(leader, term, 2));
+  follower.receive(append(third, term + 1, 1));
+  world.run();
+  const replies = world.sent.slice(before).filter((message) =>
+    message.type === "appendReply"
+  );
+  assertEquals(replies.map(({ to, index }) => [to, index]), [
+    [third.member, lastIndex + 1],
+  ]);
+});
+
 Deno.test("group: the end of a replica ends what waits", () => {
   const { world, leader, follower } = elected();
   world.lost = () => true;

@@ -47,6 +47,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["service"],
   ["convert"],
   ["call"],
+  ["pipelinecodec"],
   ["pipeline", "watchstream", "health"],
   ["grpc"],
   // Starts and stops everything, so it knows everything.
