@@ -121,6 +121,7 @@ export class Group {
     (Input | { type: "forward"; message: Message & { type: "forward" } })[] =
       [];
   #ticks = 0;
+  #hasSentEntries = false;
   /** Messages that wait for this turn's commit. */
   #afterCommit: Message[] = [];
   /** True if the core handed out something that must be durable before it goes on. */
@@ -339,6 +340,16 @@ export class Group {
 
   /** Takes in everything that arrived, makes it durable, applies what is committed, answers. */
   turn(): void {
+    this.begin();
+    this.finish();
+  }
+
+  /**
+   * The first half of a turn, until the disk is needed. True if a leader sent entries: who lets them
+   * go out before {@linkcode finish}, which waits for the disk, has all disks work at the same time.
+   */
+  begin(): boolean {
+    this.#hasSentEntries = false;
     const inbox = this.#inbox;
     this.#inbox = [];
     for (const input of inbox) {
@@ -351,10 +362,15 @@ export class Group {
     this.#submit();
     this.#ask();
     this.#flush();
+    this.#isReminded = false;
+    return this.#hasSentEntries;
+  }
+
+  /** The second half. What arrives between the two belongs to the next turn. */
+  finish(): void {
     this.#commit();
     this.#apply();
     this.#queries.applied(this.#store.state.appliedIndex);
-    this.#isReminded = false;
     const more = this.#watchers.pump();
     if (more || this.#committed.length > 0 || this.#inbox.length > 0) {
       this.#out.wake();
@@ -397,8 +413,13 @@ export class Group {
         this.#mustCommit = true;
         return;
       }
-      case "send":
-        return this.#out.send(effect.message);
+      case "send": {
+        const { message } = effect;
+        if (message.type === "append" && message.entries.length > 0) {
+          this.#hasSentEntries = true;
+        }
+        return this.#out.send(message);
+      }
       case "sendAfterPersist":
         this.#afterCommit.push(effect.message);
         return;

@@ -76,7 +76,12 @@ export class Node {
   /** Members that connected, by node; those the configuration does not know ask to join. */
   readonly #connectedMembers = new Map<string, MemberId>();
   readonly #shipping = new Set<MemberId>();
-  #turnScheduled: ReturnType<typeof setImmediate> | null = null;
+  /** The half of a turn that runs next. */
+  #nextPart: ReturnType<typeof setImmediate> | undefined;
+  /** From when a turn is scheduled until its second half has run. */
+  #isInTurn = false;
+  /** Something arrived since the turn began. */
+  #isWoken = false;
   #ticker: ReturnType<typeof setInterval> | undefined;
   #reminder: ReturnType<typeof setTimeout> | undefined;
   /** No turn runs any more. */
@@ -271,8 +276,7 @@ export class Node {
     this.#isHalted = true;
     clearInterval(this.#ticker);
     clearTimeout(this.#reminder);
-    if (this.#turnScheduled !== null) clearImmediate(this.#turnScheduled);
-    this.#turnScheduled = null;
+    clearImmediate(this.#nextPart);
   }
 
   async #closeNetwork(): Promise<void> {
@@ -307,12 +311,31 @@ export class Node {
   // ---------------------------------------------------------------- the turn
 
   #wake(): void {
-    if (this.#turnScheduled !== null || this.#isHalted) return;
-    this.#turnScheduled = setImmediate(() => {
-      this.#turnScheduled = null;
+    this.#isWoken = true;
+    if (this.#isInTurn || this.#isHalted) return;
+    this.#isInTurn = true;
+    this.#soon(() => this.#beginTurn());
+  }
+
+  #beginTurn(): void {
+    this.#isWoken = false;
+    if (!this.#group.begin()) return this.#finishTurn();
+    this.#peers.flush();
+    // The sockets are written to between two callbacks: the followers' disks work while ours does.
+    this.#soon(() => this.#finishTurn());
+  }
+
+  #finishTurn(): void {
+    this.#group.finish();
+    this.#peers.flush();
+    this.#isInTurn = false;
+    if (this.#isWoken) this.#wake();
+  }
+
+  #soon(part: () => void): void {
+    this.#nextPart = setImmediate(() => {
       try {
-        this.#group.turn();
-        this.#peers.flush();
+        part();
       } catch (error) {
         this.#fail(error);
       }

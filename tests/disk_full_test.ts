@@ -5,6 +5,7 @@ import { eventually, TestCluster } from "./cluster.ts";
 import { bytes } from "./load.ts";
 import { CLUSTER_NEEDS, has, needs, tempDir } from "./needs.ts";
 import { Refusal, Rpc } from "./rpc.ts";
+import { mayMount, SmallDisks } from "./small_disks.ts";
 
 const MIB = 1024 * 1024;
 /** Room for the reserve of the write-ahead log and a little more. */
@@ -12,68 +13,36 @@ const DISK_BYTES = 112 * MIB;
 /** What the ballast leaves. */
 const FREE_BYTES = 8 * MIB;
 
-function run(command: string, args: readonly string[]): boolean {
-  const { success } = new Deno.Command(command, {
-    args: [...args],
-    stdout: "null",
-    stderr: "null",
-  }).outputSync();
-  return success;
-}
-
-function mount(path: string, sizeBytes: number): boolean {
-  Deno.mkdirSync(path, { recursive: true });
-  const options = `size=${sizeBytes},mode=0700`;
-  return run("mount", ["-t", "tmpfs", "-o", options, "tmpfs", path]);
-}
-
-/** Tried while tests are registered, because a test cannot be ignored once it runs. */
-function mayMount(): boolean {
-  if (!has(["read", "write", "mount"])) return false;
-  const path = decodeURIComponent(
-    new URL("../.tmp/may-mount", import.meta.url).pathname,
-  );
-  try {
-    return mount(path, MIB) && run("umount", [path]);
-  } finally {
-    Deno.removeSync(path);
-  }
-}
-
 /** A cluster with a small file system for each node. */
-class SmallDisks implements AsyncDisposable {
+class SmallCluster implements AsyncDisposable {
   readonly cluster: TestCluster;
+  readonly disks: SmallDisks;
   readonly rpcs: ReadonlyMap<string, Rpc>;
-  readonly #paths: readonly string[];
 
   private constructor(
     cluster: TestCluster,
-    { rpcs, paths }: {
-      rpcs: ReadonlyMap<string, Rpc>;
-      paths: readonly string[];
-    },
+    { disks, rpcs }: { disks: SmallDisks; rpcs: ReadonlyMap<string, Rpc> },
   ) {
     this.cluster = cluster;
+    this.disks = disks;
     this.rpcs = rpcs;
-    this.#paths = paths;
   }
 
-  static async start(directory: string): Promise<SmallDisks> {
+  static async start(directory: string): Promise<SmallCluster> {
     const ids = ["node1", "node2", "node3"];
-    const paths = ids.map((id) => `${directory}/${id}`);
+    const disks = new SmallDisks(directory, { ids, bytes: DISK_BYTES });
     try {
-      for (const path of paths) assert(mount(path, DISK_BYTES), path);
       const cluster = await TestCluster.start({
-        dataDir: (id) => `${directory}/${id}/data`,
+        dataDir: (id) => disks.dataDir(id),
       });
       const rpcs = await Promise.all(
         ids.map(async (id) =>
           [id, await Rpc.open(cluster.address(id))] as const
         ),
       );
-      return new SmallDisks(cluster, { rpcs: new Map(rpcs), paths });
+      return new SmallCluster(cluster, { disks, rpcs: new Map(rpcs) });
     } catch (error) {
-      for (const path of paths) run("umount", ["--lazy", path]);
+      disks[Symbol.dispose]();
       throw error;
     }
   }
@@ -84,35 +53,10 @@ class SmallDisks implements AsyncDisposable {
     return rpc;
   }
 
-  /** Leaves a node so little space that a few writes take it. */
-  addBallast(id: string): void {
-    const piece = new Uint8Array(MIB).fill(1);
-    using file = Deno.openSync(this.#ballast(id), {
-      create: true,
-      write: true,
-    });
-    let size = 0;
-    try {
-      while (size < DISK_BYTES) size += file.writeSync(piece);
-    } catch {
-      // No space left: as wanted.
-    }
-    file.truncateSync(Math.max(0, size - FREE_BYTES));
-  }
-
-  dropBallast(id: string): void {
-    Deno.removeSync(this.#ballast(id));
-  }
-
-  #ballast(id: string): string {
-    const path = this.#paths.find((path) => path.endsWith(id));
-    return `${path}/ballast`;
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     for (const rpc of this.rpcs.values()) rpc[Symbol.dispose]();
     await this.cluster[Symbol.asyncDispose]();
-    for (const path of this.#paths) run("umount", ["--lazy", path]);
+    this.disks[Symbol.dispose]();
   }
 }
 
@@ -145,11 +89,11 @@ async function isThere(rpc: Rpc, key: string): Promise<boolean> {
   return entry !== null;
 }
 
-async function allFull(disks: SmallDisks): Promise<void> {
-  const { cluster } = disks;
-  const rpc = disks.rpc("node1");
+async function allFull(small: SmallCluster): Promise<void> {
+  const { cluster, disks } = small;
+  const rpc = small.rpc("node1");
   await put(rpc, "kept");
-  for (const id of cluster.ids) disks.addBallast(id);
+  for (const id of cluster.ids) disks.addBallast(id, FREE_BYTES);
   const refusal = await eventually(
     "the disks are full",
     async () => await fill(rpc) ?? undefined,
@@ -167,40 +111,40 @@ async function allFull(disks: SmallDisks): Promise<void> {
   });
   // Reads, deletes and elections go on, on every node.
   for (const id of cluster.ids) {
-    assert(await isThere(disks.rpc(id), "kept"));
+    assert(await isThere(small.rpc(id), "kept"));
     const request = { key: bytes(`fill/${cluster.ids.indexOf(id)}`) };
-    await disks.rpc(id).call("KeyValue.Delete", request);
+    await small.rpc(id).call("KeyValue.Delete", request);
   }
   const leader = await cluster.leader();
   const [follower = ""] = cluster.ids.filter((id) => id !== leader);
-  await disks.rpc(follower).call("Cluster.TransferLeadership", {
+  await small.rpc(follower).call("Cluster.TransferLeadership", {
     nodeId: follower,
   });
-  assert(!(await isThere(disks.rpc(leader), "fill/0")));
+  assert(!(await isThere(small.rpc(leader), "fill/0")));
 
   for (const id of cluster.ids) disks.dropBallast(id);
   await eventually("writes are accepted again", async () => {
     await put(rpc, "after");
     return true;
   });
-  for (const id of cluster.ids) assert(await isThere(disks.rpc(id), "after"));
+  for (const id of cluster.ids) assert(await isThere(small.rpc(id), "after"));
   await cluster.agreed();
   assertEquals(cluster.running(), [...cluster.ids]);
 }
 
-async function oneFull(disks: SmallDisks): Promise<void> {
-  const { cluster } = disks;
+async function oneFull(small: SmallCluster): Promise<void> {
+  const { cluster, disks } = small;
   const full = await cluster.leader();
   const [other = ""] = cluster.ids.filter((id) => id !== full);
-  disks.addBallast(full);
+  disks.addBallast(full, FREE_BYTES);
   // The leader is the one without space: another takes over, and clients of all go on.
   await eventually("another node leads", async () => {
-    await fill(disks.rpc(other), 10);
+    await fill(small.rpc(other), 10);
     const { leader } = await cluster.status(other);
     return leader !== "" && leader !== full;
   });
-  for (let at = 0; at < 20; at++) await put(disks.rpc(other), `one/${at}`);
-  await put(disks.rpc(full), "through-the-full-one");
+  for (let at = 0; at < 20; at++) await put(small.rpc(other), `one/${at}`);
+  await put(small.rpc(full), "through-the-full-one");
   assertEquals(cluster.running(), [...cluster.ids]);
   disks.dropBallast(full);
   await eventually("the node has space again", async () => {
@@ -208,25 +152,26 @@ async function oneFull(disks: SmallDisks): Promise<void> {
     return writeRefusal === "";
   });
   await cluster.agreed();
-  assert(await isThere(disks.rpc(full), "one/19"));
+  assert(await isThere(small.rpc(full), "one/19"));
 }
 
 const name = "disk full: writes are refused, the rest goes on, and it heals";
+// Tried while tests are registered, because a test cannot be ignored once it runs.
 if (has([...CLUSTER_NEEDS, "mount"]) && !mayMount()) {
   Deno.test.ignore(`${name} (ignored: needs the right to mount)`, () => {});
 } else {
   needs([...CLUSTER_NEEDS, "mount"], name, async (test) => {
     await using dir = await tempDir();
-    await using disks = await SmallDisks.start(dir.path);
+    await using small = await SmallCluster.start(dir.path);
     const steps = { "on every node": allFull, "on the leader alone": oneFull };
     for (const [step, run] of Object.entries(steps)) {
       const passed = await test.step({
         name: step,
-        fn: () => run(disks),
+        fn: () => run(small),
         sanitizeOps: false,
         sanitizeResources: false,
       });
-      if (!passed) throw new Error(disks.cluster.output());
+      if (!passed) throw new Error(small.cluster.output());
     }
   }, { sanitizeOps: false, sanitizeResources: false });
 }

@@ -441,6 +441,30 @@ Deno.test("group: leases end after their time, under one leader or several", () 
   assert(ticks >= 100, `ended after ${ticks} of 100 ticks`);
 });
 
+Deno.test("group: a leader's entries leave before its own disk has them", () => {
+  const { world, leader } = elected();
+  assertEquals(leader.begin(), false);
+  leader.finish();
+  const write = world.put(leader, "a");
+  const before = world.sent.length;
+  assertEquals(leader.begin(), true);
+  const sent = world.sent.slice(before).filter((message) =>
+    message.type === "append" && message.entries.length > 0
+  );
+  assertEquals(sent.map(({ to }) => to).sort(), [
+    ...world.followers.map(({ member }) => member).sort(),
+  ]);
+  // Both followers answer in between; that belongs to the next turn.
+  for (const message of sent) {
+    world.group(message.to).receive(message);
+    world.group(message.to).turn();
+  }
+  assertEquals(write.outcome, null);
+  leader.finish();
+  world.run();
+  assertEquals(write.outcome, "done");
+});
+
 Deno.test("group: what is cut off in the turn in which it arrived is not acknowledged", () => {
   const { world, leader, follower } = elected();
   const { term, lastIndex } = follower.core;
