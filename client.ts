@@ -24,6 +24,7 @@ import {
   type DeleteResult,
   type Entry,
   type NodeStatus,
+  type OperationResult,
   type PutResult,
   toStatus,
   type TransactResult,
@@ -35,8 +36,12 @@ import {
   Endpoints,
   methodOf,
 } from "./endpoints.ts";
-import { DkvError } from "./errors.ts";
+import { DkvError, unreachable } from "./errors.ts";
+import { Atomic } from "./atomic.ts";
+import { Lease } from "./heldlease.ts";
+import { Election } from "./leadership.ts";
 import { list, type ListOptions } from "./listing.ts";
+import { acquire, type Lock, type LockOptions } from "./lock.ts";
 import {
   encodeDelete,
   encodeGet,
@@ -44,6 +49,7 @@ import {
   encodeTransaction,
   type Key,
   type Keys,
+  type Operation,
   type Target,
   type Transaction,
   type Value,
@@ -51,7 +57,11 @@ import {
 import { Requests } from "./requests.ts";
 import { Watch, type WatchOptions } from "./subscription.ts";
 
+export type { Atomic, AtomicResult, Expected } from "./atomic.ts";
 export { OutcomeUnknownError } from "./endpoints.ts";
+export type { Lease } from "./heldlease.ts";
+export type { CampaignOptions, Election, Leadership } from "./leadership.ts";
+export type { Lock, LockOptions } from "./lock.ts";
 export { DkvError, type ErrorCode } from "./errors.ts";
 export type {
   Change,
@@ -129,6 +139,32 @@ export interface GrantOptions extends CallOptions {
   readonly lease?: bigint;
 }
 
+/** Options of {@linkcode Client.lease}. */
+export interface LeaseOptions extends CallOptions {
+  /** How long the lease outlives a program that vanished: 1 s to 365 days. */
+  readonly ttlMs: number;
+}
+
+/** One operation of {@linkcode Client.batch}. */
+export type BatchOperation = Extract<
+  Operation,
+  { readonly type: "put" | "get" | "delete" }
+>;
+
+/** Some operations of a batch failed; the others were done. */
+export class BatchError extends AggregateError {
+  override name = "BatchError";
+  /** For each operation its result, or the error it failed with. */
+  readonly results: readonly unknown[];
+
+  /** From the results and errors of all, and how many of them are errors. */
+  constructor(results: readonly unknown[], failed: number) {
+    const errors = results.filter((result) => result instanceof Error);
+    super(errors, `${failed} of ${results.length} operations failed`);
+    this.results = results;
+  }
+}
+
 /** What is known of a lease. */
 export interface LeaseStatus {
   readonly lease: bigint;
@@ -167,6 +203,7 @@ export class Client implements AsyncDisposable {
   readonly #timeoutMs: number;
   readonly #requests: Requests;
   readonly #watches = new Set<Watch>();
+  readonly #leases = new Set<Lease>();
   #closed = false;
 
   /** Use {@linkcode connect}. */
@@ -252,6 +289,69 @@ export class Client implements AsyncDisposable {
   }
 
   /**
+   * A transaction in the making:
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * const { ok } = await kv.atomic()
+   *   .check("seat/12A", null)
+   *   .put("seat/12A", "ann")
+   *   .commit();
+   * console.log(ok ? "booked" : "taken");
+   * ```
+   */
+  atomic(): Atomic<CallOptions> {
+    return new Atomic((transaction, options) =>
+      this.transact(transaction, options)
+    );
+  }
+
+  /**
+   * Does several things at once, each for itself and in no certain order, and resolves with their
+   * results in the order of the operations. They travel together, which is faster than one after
+   * the other; for all or nothing there is {@linkcode Client.atomic}.
+   *
+   * @throws {BatchError} when all are settled, if any failed.
+   */
+  async batch(
+    operations: readonly BatchOperation[],
+    options: CallOptions = {},
+  ): Promise<OperationResult[]> {
+    const settled = await Promise.allSettled(
+      operations.map((operation) => this.#single(operation, options)),
+    );
+    const results = settled.map((one) =>
+      one.status === "fulfilled" ? one.value : one.reason as unknown
+    );
+    const failed = settled.filter(({ status }) => status === "rejected");
+    if (failed.length > 0) throw new BatchError(results, failed.length);
+    return results as OperationResult[];
+  }
+
+  /** Reads several keys as they were at one moment; null for each that does not exist. */
+  async getMany(
+    keys: readonly Key[],
+    options: GetOptions = {},
+  ): Promise<(Entry | null)[]> {
+    const [first, ...others] = keys;
+    if (first === undefined) return [];
+    if (options.serializable || options.revision) {
+      return await Promise.all(keys.map((key) => this.get(key, options)));
+    }
+    // A transaction of one read names the revision at which all the others read.
+    const { revision, results } = await this.transact(
+      { then: [{ type: "get", key: first }] },
+      options,
+    );
+    const [result] = results;
+    const entry = result?.type === "get" ? result.entry : null;
+    const rest = others.map((key) => this.get(key, { ...options, revision }));
+    return [entry, ...await Promise.all(rest)];
+  }
+
+  /**
    * Iterates over entries in key order, all at one revision, in constant memory.
    *
    * ```ts
@@ -290,6 +390,73 @@ export class Client implements AsyncDisposable {
     });
     this.#watches.add(watch);
     return watch;
+  }
+
+  // ---------------------------------------------------------------- coordination
+
+  /**
+   * Creates a lease and keeps it alive until it is revoked or disposed of: keys that are put with
+   * its id vanish with it, at the latest `ttlMs` after this program has.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * await using lease = await kv.lease({ ttlMs: 10_000 });
+   * await kv.put("workers/7", "busy", { lease: lease.id });
+   * ```
+   */
+  async lease(options: LeaseOptions): Promise<Lease> {
+    const sentMs = performance.now();
+    const { lease: id, ttlMs } = await this.grant(options);
+    const lease = new Lease({
+      keepAlive: (lease, options) => this.keepAlive(lease, options),
+      revoke: (lease) => this.revoke(lease),
+      ended: () => this.#leases.delete(lease),
+    }, { id, ttlMs, sentMs });
+    this.#leases.add(lease);
+    return lease;
+  }
+
+  /**
+   * Waits for a lock and holds it until it is released or disposed of.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * await using lock = await kv.lock("jobs/nightly");
+   * const done = await kv.atomic().guard(lock.guard).put("report", "…").commit();
+   * console.log(lock.token, done.ok);
+   * ```
+   *
+   * A holder that stood still for longer than `ttlMs` has lost its lock and may not know yet: so
+   * put `lock.guard` into what the lock protects, and stop when `lock.signal` is aborted.
+   *
+   * @throws {DkvError} DEADLINE_EXCEEDED if it was not free within `waitMs`.
+   */
+  async lock(name: string, options: LockOptions = {}): Promise<Lock> {
+    const { ttlMs = 10_000, signal } = options;
+    const lease = await this.lease({
+      ttlMs,
+      ...signal === undefined ? {} : { signal },
+    });
+    return await acquire(this, { name, lease, options });
+  }
+
+  /**
+   * An election among programs: `campaign` to lead, `observe` who does.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * await using leadership = await kv.election("leader").campaign("worker 7");
+   * console.log(leadership.token);
+   * ```
+   */
+  election(name: string): Election {
+    return new Election(name, this);
   }
 
   // ---------------------------------------------------------------- leases
@@ -427,6 +594,7 @@ export class Client implements AsyncDisposable {
     this.#closed = true;
     this.#requests.close();
     for (const watch of [...this.#watches]) watch.fail(closedError());
+    for (const lease of [...this.#leases]) lease.fail(closedError());
     this.#endpoints.close();
     return Promise.resolve();
   }
@@ -445,6 +613,30 @@ export class Client implements AsyncDisposable {
     { timeoutMs = this.#timeoutMs, signal }: CallOptions,
   ): { timeoutMs: number; signal: AbortSignal | undefined; write: boolean } {
     return { timeoutMs, signal, write: true };
+  }
+
+  async #single(
+    operation: BatchOperation,
+    options: CallOptions,
+  ): Promise<OperationResult> {
+    switch (operation.type) {
+      case "put": {
+        const { key, value, type, ...rest } = operation;
+        return { type, ...await this.put(key, value, { ...rest, ...options }) };
+      }
+      case "get": {
+        const { key, type } = operation;
+        return { type, entry: await this.get(key, options) };
+      }
+      case "delete": {
+        const { type, returnPrevious = false } = operation;
+        const target = "key" in operation ? operation.key : operation;
+        const deleted = this.delete(target, { returnPrevious, ...options });
+        return { type, ...await deleted };
+      }
+      default:
+        return unreachable(operation);
+    }
   }
 
   /** A call that may be repeated; the error `done` after a lost answer means that it had succeeded. */

@@ -57,6 +57,10 @@ const LAYERS: readonly (readonly string[])[] = [
   ["answers"],
   ["endpoints"],
   ["requests", "listing", "subscription"],
+  ["atomic", "heldlease"],
+  ["candidacy"],
+  ["lock"],
+  ["leadership"],
   ["client"],
   ["launch"],
   ["mod", "cli"],
@@ -70,6 +74,11 @@ const CLIENT: readonly string[] = [
   "requests",
   "listing",
   "subscription",
+  "atomic",
+  "heldlease",
+  "candidacy",
+  "lock",
+  "leadership",
   "client",
 ];
 

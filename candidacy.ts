@@ -1,0 +1,197 @@
+/**
+ * A place in a queue of candidates, of whom the oldest has the say: the ground of locks and
+ * elections. After etcd's `client/v3/concurrency`. Used by `lock.ts` and `leadership.ts`.
+ *
+ * ```text
+ *   jobs/nightly/00c1…   created at revision 40   holds
+ *   jobs/nightly/7f02…   created at revision 43   watches the key created at 40
+ *   jobs/nightly/1b9e…   created at revision 51   watches the key created at 43
+ * ```
+ *
+ * Each candidate has one key, named after its lease and attached to it, and watches only the one
+ * before it, so the end of a holder wakes one candidate and not all. The revision that created the
+ * key is the fencing token: it grows from holder to holder, and a write that compares it cannot be
+ * made by one who has lost its place.
+ *
+ * @module
+ */
+
+import type { Change, Entry, TransactResult } from "./answers.ts";
+import { DkvError } from "./errors.ts";
+import type { Lease } from "./heldlease.ts";
+import type {
+  Compare,
+  Key,
+  Keys,
+  Target,
+  Transaction,
+  Value,
+} from "./operations.ts";
+
+/** What a queue needs of the store. */
+export interface QueueStore {
+  get(key: Key, options?: { signal?: AbortSignal }): Promise<Entry | null>;
+  list(
+    options: Keys & { keysOnly?: boolean; signal?: AbortSignal },
+  ): AsyncIterable<Entry>;
+  transact(
+    transaction: Transaction,
+    options?: { signal?: AbortSignal },
+  ): Promise<TransactResult>;
+  watch(
+    options: Target & { noPuts?: boolean; signal?: AbortSignal },
+  ): AsyncIterableIterator<Change> & { started(): Promise<number> };
+}
+
+/** How to enter a queue. */
+export interface CandidacyOptions {
+  /** The queue's name; its keys are `name/…`. */
+  readonly name: string;
+  readonly value: Value;
+  /** What the candidate's key lives and dies with. */
+  readonly lease: Lease;
+}
+
+/** One candidate. */
+export class Candidacy {
+  readonly key: string;
+  /** The fencing token: the revision that created the key. */
+  readonly token: number;
+  readonly #store: QueueStore;
+  readonly #name: string;
+  readonly #lease: Lease;
+  readonly #deleted = new AbortController();
+  /** Ends the guarding of a place that is given up. */
+  readonly #left = new AbortController();
+  readonly #signal: AbortSignal;
+
+  private constructor(
+    store: QueueStore,
+    { name, lease, key, token }: {
+      name: string;
+      lease: Lease;
+      key: string;
+      token: number;
+    },
+  ) {
+    this.#store = store;
+    this.#name = name;
+    this.#lease = lease;
+    this.key = key;
+    this.token = token;
+    this.#signal = AbortSignal.any([lease.signal, this.#deleted.signal]);
+  }
+
+  /** Enters at the end of the queue. */
+  static async enter(
+    store: QueueStore,
+    { name, value, lease }: CandidacyOptions,
+  ): Promise<Candidacy> {
+    const key = prefixOf(name) + lease.id.toString(16).padStart(16, "0");
+    const { revision } = await store.transact({
+      then: [{ type: "put", key, value, lease: lease.id }],
+    }, { signal: lease.signal });
+    return new Candidacy(store, { name, lease, key, token: revision });
+  }
+
+  /** Aborted when the place is lost: with its lease, or because somebody deleted its key. */
+  get signal(): AbortSignal {
+    return this.#signal;
+  }
+
+  /** Holds as long as the place is this candidate's: put it among the comparisons of a write. */
+  get guard(): Compare {
+    return { key: this.key, createRevision: this.token };
+  }
+
+  /**
+   * Resolves when nobody is before this candidate any more.
+   *
+   * @throws the reason of `signal`, or that of the loss.
+   */
+  async first(signal?: AbortSignal): Promise<void> {
+    const either = signal === undefined
+      ? this.signal
+      : AbortSignal.any([this.signal, signal]);
+    while (true) {
+      const before = await this.#before(either);
+      if (before === null) break;
+      await ended(this.#store, before, either);
+    }
+    void this.#guard();
+  }
+
+  /** Gives the place up. */
+  async leave(): Promise<void> {
+    this.#left.abort();
+    await this.#lease.revoke();
+  }
+
+  /** The youngest candidate that is older; null if there is none. */
+  async #before(signal: AbortSignal): Promise<Entry | null> {
+    let before: Entry | null = null;
+    let isThere = false;
+    const keys = { prefix: prefixOf(this.#name), keysOnly: true, signal };
+    for await (const entry of this.#store.list(keys)) {
+      const { createRevision } = entry;
+      if (createRevision === this.token) isThere = true;
+      if (createRevision >= this.token) continue;
+      if (before === null || createRevision > before.createRevision) {
+        before = entry;
+      }
+    }
+    if (!isThere) throw this.#lost();
+    return before;
+  }
+
+  /** Notices when the key is deleted, by whomever. */
+  async #guard(): Promise<void> {
+    const own = { key: this.key, createRevision: this.token };
+    const signal = AbortSignal.any([this.signal, this.#left.signal]);
+    try {
+      await ended(this.#store, own, signal);
+      this.#deleted.abort(this.#lost());
+    } catch (error) {
+      // A client that was closed, say: nobody tells any more whether the place is still there.
+      if (!signal.aborted) this.#deleted.abort(error);
+    }
+  }
+
+  #lost(): DkvError {
+    return new DkvError(
+      "LEASE_NOT_FOUND",
+      `The place in ${this.#name} is lost: its key ${this.key} was deleted`,
+    );
+  }
+}
+
+/** What the keys of a queue begin with. */
+export function prefixOf(name: string): string {
+  return `${name}/`;
+}
+
+/** Resolves when the key that was created at this revision does not exist any more. */
+async function ended(
+  store: QueueStore,
+  { key, createRevision }: Pick<Entry, "key" | "createRevision">,
+  signal: AbortSignal,
+): Promise<void> {
+  while (true) {
+    const watch = store.watch({ key, noPuts: true, signal });
+    try {
+      // First open, then look: what happens in between is not missed.
+      await watch.started();
+      const entry = await store.get(key, { signal });
+      if (entry?.createRevision !== createRevision) return;
+      await watch.next();
+      return;
+    } catch (error) {
+      // Cut off for so long that the history is gone: look again.
+      const isGone = error instanceof DkvError &&
+        error.code === "REVISION_COMPACTED";
+      if (!isGone) throw error;
+    } finally {
+      await watch.return?.();
+    }
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * A lease that is kept alive until it is given back: what a program's keys live and die with. Used
+ * by `client.ts`, `lock.ts` and `leadership.ts`.
+ *
+ * ```text
+ *   granted ──────── renewed ──────── renewed ─ ─ ─ ✗ no answer ─ ─ ─ ✗ ─ ─ ┐
+ *      │◀──── ttl ─────┼──▶│                            counted from when    │
+ *      └─ ttl / 3 ─────┘   the last renewal that worked was SENT  ───────────┴▶ lost
+ * ```
+ *
+ * The time is counted from the sending, so this side gives up before the cluster does; except that a
+ * program that stands still notices nothing, which is what fencing tokens are for.
+ *
+ * @module
+ */
+
+import { DkvError } from "./errors.ts";
+
+/** What a lease needs of the cluster. */
+export interface LeaseCalls {
+  keepAlive(
+    lease: bigint,
+    options: { readonly timeoutMs: number },
+  ): Promise<{ ttlMs: number }>;
+  revoke(lease: bigint): Promise<void>;
+  /** Called when the lease is renewed no more. */
+  ended(): void;
+}
+
+/** After how much of its time to live a lease is renewed. */
+const RENEW_SHARE = 1 / 3;
+/** Before a renewal that failed is tried again. */
+const RETRY_MS = 100;
+/** `setTimeout` takes no more; a lease that long is renewed early. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+/** A lease that this program keeps alive. Get one with `Client.lease`. */
+export class Lease implements AsyncDisposable {
+  /** What `put` takes as `lease`. */
+  readonly id: bigint;
+  readonly ttlMs: number;
+  readonly #calls: LeaseCalls;
+  readonly #lost = new AbortController();
+  #renewal: ReturnType<typeof setTimeout> | undefined;
+  #expiry: ReturnType<typeof setTimeout> | undefined;
+  #expiresMs: number;
+  #isReleased = false;
+
+  /** Use `Client.lease`. `sentMs` is when it was asked for, by `performance.now()`. */
+  constructor(
+    calls: LeaseCalls,
+    lease: { id: bigint; ttlMs: number; sentMs: number },
+  ) {
+    this.#calls = calls;
+    this.id = lease.id;
+    this.ttlMs = lease.ttlMs;
+    this.#expiresMs = lease.sentMs + lease.ttlMs;
+    this.#renewed(lease.sentMs);
+  }
+
+  /**
+   * Is aborted when the lease is lost: it was revoked by somebody else, or could not be renewed in
+   * time. The reason is a DkvError `LEASE_NOT_FOUND`.
+   */
+  get signal(): AbortSignal {
+    return this.#lost.signal;
+  }
+
+  /** Ends the lease and deletes its keys, in one revision. Without effect if it was lost. */
+  async revoke(): Promise<void> {
+    if (this.#isReleased) return;
+    this.#isReleased = true;
+    this.#stop();
+    if (this.signal.aborted) return;
+    await this.#calls.revoke(this.id);
+  }
+
+  /** Renews no more: nobody can tell from here whether the lease still exists. */
+  fail(reason: unknown): void {
+    this.#stop();
+    if (!this.#isReleased && !this.signal.aborted) this.#lost.abort(reason);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.revoke();
+  }
+
+  #renewed(sentMs: number): void {
+    this.#expiresMs = sentMs + this.ttlMs;
+    this.#renewIn(this.ttlMs * RENEW_SHARE);
+    clearTimeout(this.#expiry);
+    const leftMs = Math.max(0, this.#expiresMs - performance.now());
+    if (leftMs > TIMER_MS_MAX) return;
+    this.#expiry = setTimeout(() => {
+      const text = `Lease ${this.id} could not be renewed for ${this.ttlMs} ms`;
+      this.fail(new DkvError("LEASE_NOT_FOUND", text));
+    }, leftMs);
+  }
+
+  #renewIn(delayMs: number): void {
+    clearTimeout(this.#renewal);
+    this.#renewal = setTimeout(
+      () => void this.#renew(),
+      Math.min(delayMs, TIMER_MS_MAX),
+    );
+  }
+
+  async #renew(): Promise<void> {
+    const sentMs = performance.now();
+    try {
+      const timeoutMs = Math.max(1, this.#expiresMs - sentMs);
+      await this.#calls.keepAlive(this.id, { timeoutMs });
+      if (!this.#isReleased && !this.signal.aborted) this.#renewed(sentMs);
+    } catch (error) {
+      if (this.#isReleased || this.signal.aborted) return;
+      const gone = error instanceof DkvError &&
+        (error.code === "LEASE_NOT_FOUND" || error.code === "CANCELLED");
+      if (gone) this.fail(error);
+      else this.#renewIn(RETRY_MS); // Until `#expiry` ends it.
+    }
+  }
+
+  #stop(): void {
+    clearTimeout(this.#renewal);
+    clearTimeout(this.#expiry);
+    this.#calls.ended();
+  }
+}

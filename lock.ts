@@ -1,0 +1,107 @@
+/**
+ * A lock in the cluster: one holder at a time, the others wait in line. Used by `client.ts`.
+ *
+ * @module
+ */
+
+import { Candidacy, type QueueStore } from "./candidacy.ts";
+import { DkvError } from "./errors.ts";
+import type { Lease } from "./heldlease.ts";
+import type { Compare } from "./operations.ts";
+
+/** How to wait for a lock, and for how long to hold it without a sign of life. */
+export interface LockOptions {
+  /** How long the lock outlives a holder that vanished. Default: 10,000; at least 1,000. */
+  readonly ttlMs?: number;
+  /** Give up waiting after this long. Default: never. */
+  readonly waitMs?: number;
+  /** Give up waiting when this is aborted; the call then rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+  /** What others see as the value of the holder's key. Default: empty. */
+  readonly value?: string;
+}
+
+/** A lock that is held. Get one with `Client.lock`. */
+export class Lock implements AsyncDisposable {
+  readonly name: string;
+  readonly #place: Candidacy;
+
+  /** Use `Client.lock`. */
+  constructor(name: string, place: Candidacy) {
+    this.name = name;
+    this.#place = place;
+  }
+
+  /** The fencing token: greater than that of every holder before. */
+  get token(): number {
+    return this.#place.token;
+  }
+
+  /** The holder's key in the store. */
+  get key(): string {
+    return this.#place.key;
+  }
+
+  /** Aborted when the lock is lost. The work that it protects must then stop. */
+  get signal(): AbortSignal {
+    return this.#place.signal;
+  }
+
+  /**
+   * A comparison that holds as long as the lock does. A transaction that contains it cannot take
+   * effect after the lock was lost, however late it arrives.
+   */
+  get guard(): Compare {
+    return this.#place.guard;
+  }
+
+  /** Gives the lock back. */
+  async release(): Promise<void> {
+    await this.#place.leave();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release();
+  }
+}
+
+/** Waits in line for a lock. `lease` is revoked if that fails. */
+export async function acquire(
+  store: QueueStore,
+  { name, lease, options }: {
+    name: string;
+    lease: Lease;
+    options: LockOptions;
+  },
+): Promise<Lock> {
+  const { value = "", waitMs, signal } = options;
+  const waits: AbortSignal[] = signal === undefined ? [] : [signal];
+  const late = new AbortController();
+  const timer = waitMs === undefined ? undefined : setTimeout(() => {
+    const text = `The lock ${name} was not free within ${waitMs} ms`;
+    late.abort(new DkvError("DEADLINE_EXCEEDED", text));
+  }, waitMs);
+  waits.push(late.signal);
+  try {
+    const place = await Candidacy.enter(store, { name, value, lease });
+    await place.first(AbortSignal.any(waits));
+    return new Lock(name, place);
+  } catch (error) {
+    await giveBack(lease, error);
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** A lease that cannot be given back either ends by itself; the first error is the one to tell. */
+export async function giveBack(lease: Lease, error: unknown): Promise<void> {
+  try {
+    await lease.revoke();
+  } catch (second) {
+    lease.fail(error);
+    if (!(second instanceof DkvError)) {
+      throw new AggregateError([error, second]);
+    }
+  }
+}

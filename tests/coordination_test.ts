@@ -1,0 +1,289 @@
+/**
+ * Leases, locks, elections and atomic changes of the client library against real nodes, also when
+ * those who hold something are cut off.
+ *
+ * @module
+ */
+
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertRejects,
+} from "@std/assert";
+import type { Client, Entry } from "../client.ts";
+import { DkvError } from "../errors.ts";
+import { clusterTest, eventually, type TestCluster } from "./cluster.ts";
+import { Proxy } from "./proxy.ts";
+
+const TTL_MS = 1000;
+
+async function open(
+  cluster: TestCluster,
+  addresses: readonly string[] = cluster.addresses,
+): Promise<Client> {
+  const { connect } = await import("../client.ts");
+  return await connect(addresses, { timeoutMs: 10_000 });
+}
+
+/** Resolves when a signal is aborted, with its reason. */
+function aborted(signal: AbortSignal): Promise<unknown> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve(signal.reason);
+    signal.addEventListener("abort", () => resolve(signal.reason));
+  });
+}
+
+async function keysOf(kv: Client, prefix: string): Promise<string[]> {
+  return (await Array.fromAsync(kv.list({ prefix }))).map(({ key }) => key);
+}
+
+clusterTest(
+  "coordination: atomic changes, batches, many keys at once",
+  { nodes: 1 },
+  async (cluster) => {
+    await using kv = await open(cluster);
+    const book = (who: string) =>
+      kv.atomic().check("seat/12A", null).put("seat/12A", who)
+        .put(`log/${who}`, "booked").commit();
+    const [ann, ben] = [await book("ann"), await book("ben")];
+    assertEquals([ann.ok, ben.ok], [true, false]);
+    assertEquals(ben.results, []);
+    assertEquals(await kv.get("log/ben"), null);
+
+    const seat = await kv.get("seat/12A");
+    assert(seat !== null);
+    assertEquals([seat.text(), seat.modRevision], ["ann", ann.revision]);
+    const moved = await kv.atomic().check("seat/12A", seat)
+      .delete("seat/12A").put("seat/12B", "ann").commit();
+    assert(moved.ok);
+    const late = await kv.atomic().check("seat/12A", seat)
+      .delete({ prefix: "" }).commit();
+    assertEquals(late.ok, false);
+
+    const results = await kv.batch([
+      { type: "put", key: "b/1", value: "one", returnPrevious: true },
+      { type: "get", key: "seat/12B" },
+      { type: "delete", prefix: "log/" },
+    ]);
+    assertEquals(results.map(({ type }) => type), ["put", "get", "delete"]);
+    assert(results[1]?.type === "get" && results[2]?.type === "delete");
+    assertEquals([results[1].entry?.text(), results[2].deleted], ["ann", 1]);
+    const { BatchError } = await import("../client.ts");
+    const failed = await assertRejects(
+      () =>
+        kv.batch([
+          { type: "put", key: "", value: "no key" },
+          { type: "put", key: "b/2", value: "two" },
+        ]),
+      BatchError,
+    );
+    assert(failed.results[0] instanceof DkvError);
+    assertEquals(failed.results[0].code, "KEY_EMPTY");
+    assertEquals((await kv.get("b/2"))?.text(), "two");
+
+    // One moment: whoever moves a value between two keys is seen before or after, never in between.
+    let running = true;
+    const mover = (async () => {
+      for (let at = 0; running; at++) {
+        await kv.atomic().put("m/0", `${at}`).put("m/299", `${at}`).commit();
+      }
+    })();
+    await eventually("a first move", async () => await kv.get("m/0") !== null);
+    const keys = Array.from({ length: 300 }, (_, at) => `m/${at}`);
+    for (let round = 0; round < 20; round++) {
+      const entries = await kv.getMany(keys);
+      assertEquals(entries.length, 300);
+      assertEquals(entries[1], null);
+      assertEquals(entries[0]?.text(), entries[299]?.text());
+    }
+    running = false;
+    await mover;
+    assertEquals(await kv.getMany([]), []);
+  },
+);
+
+clusterTest(
+  "coordination: a lease lives as long as its program wants",
+  { nodes: 1 },
+  async (cluster) => {
+    await using kv = await open(cluster);
+    const lease = await kv.lease({ ttlMs: TTL_MS });
+    await kv.put("worker", "here", { lease: lease.id });
+    const endMs = performance.now() + 2.5 * TTL_MS;
+    while (performance.now() < endMs) {
+      assert(await kv.get("worker") !== null, "the lease was not renewed");
+    }
+    assertEquals(lease.signal.aborted, false);
+    await lease.revoke();
+    await lease.revoke();
+    assertEquals(await kv.get("worker"), null);
+    assertEquals(lease.signal.aborted, false);
+
+    const other = await kv.lease({ ttlMs: TTL_MS });
+    await kv.revoke(other.id);
+    const reason = await aborted(other.signal);
+    assert(reason instanceof DkvError);
+    assertEquals(reason.code, "LEASE_NOT_FOUND");
+    await other.revoke();
+
+    const leftMs = performance.now();
+    const left = await open(cluster);
+    const dropped = await left.lease({ ttlMs: TTL_MS });
+    await left.put("worker", "gone", { lease: dropped.id });
+    await left.close();
+    assert(dropped.signal.aborted);
+    await eventually(
+      "the key of a client that left is gone",
+      async () => await kv.get("worker") === null,
+    );
+    assertGreater(performance.now() - leftMs, TTL_MS * 0.9);
+  },
+);
+
+clusterTest(
+  "coordination: a lock goes from one to the next in line",
+  { nodes: 1 },
+  async (cluster) => {
+    await using kv = await open(cluster);
+    const first = await kv.lock("jobs", { value: "first" });
+    assertEquals((await kv.get(first.key))?.text(), "first");
+    const order: number[] = [];
+    const tokens: number[] = [first.token];
+    const waiting = [1, 2, 3].map(async (at) => {
+      // In this order, so that it is known who is next.
+      await eventually(
+        "those before are in line",
+        async () => (await keysOf(kv, "jobs/")).length === at,
+      );
+      await using lock = await kv.lock("jobs");
+      order.push(at);
+      tokens.push(lock.token);
+    });
+    await eventually(
+      "all are in line",
+      async () => (await keysOf(kv, "jobs/")).length === 4,
+    );
+
+    const late = await assertRejects(
+      () => kv.lock("jobs", { waitMs: 50 }),
+      DkvError,
+    );
+    assertEquals(late.code, "DEADLINE_EXCEEDED");
+    const controller = new AbortController();
+    const given = kv.lock("jobs", { signal: controller.signal });
+    controller.abort(new Error("never mind"));
+    await assertRejects(() => given, Error, "never mind");
+    assertEquals((await keysOf(kv, "jobs/")).length, 4, "who gave up left");
+
+    assertEquals(order, []);
+    await first.release();
+    await Promise.all(waiting);
+    assertEquals(order, [1, 2, 3]);
+    assertEquals(tokens, tokens.toSorted((a, b) => a - b));
+    assertEquals(await keysOf(kv, "jobs/"), []);
+
+    const taken = await kv.lock("jobs");
+    await kv.delete(taken.key);
+    const reason = await aborted(taken.signal);
+    assert(reason instanceof DkvError);
+    assertEquals(reason.code, "LEASE_NOT_FOUND");
+    await taken.release();
+  },
+);
+
+clusterTest(
+  "coordination: of two that believe to hold a lock only one can write",
+  { nodes: 1 },
+  async (cluster) => {
+    await using kv = await open(cluster);
+    const [address] = cluster.addresses;
+    assert(address !== undefined);
+    await using proxy = new Proxy(address);
+    await using cut = await open(cluster, [proxy.address]);
+
+    const old = await cut.lock("jobs", { ttlMs: TTL_MS });
+    // What the old holder sends now stands still on the way and arrives when it is too late.
+    proxy.pause("forward");
+    const lateWrite = cut.atomic().guard(old.guard).put("report", "old")
+      .commit({ timeoutMs: 20_000 });
+    const fresh = await kv.lock("jobs", { ttlMs: TTL_MS });
+    assertGreater(fresh.token, old.token);
+    assert(
+      old.signal.aborted,
+      "the old holder knows before the new one has it",
+    );
+    const written = await kv.atomic().guard(fresh.guard).put("report", "new")
+      .commit();
+    assert(written.ok);
+    proxy.resume("forward");
+    assertEquals((await lateWrite).ok, false);
+    assertEquals((await kv.get("report"))?.text(), "new");
+    await fresh.release();
+  },
+);
+
+clusterTest(
+  "coordination: elections are won in turn, and everyone sees by whom",
+  { nodes: 1 },
+  async (cluster) => {
+    await using kv = await open(cluster);
+    await using watcher = await open(cluster);
+    const seen: (string | null)[] = [];
+    const stop = new AbortController();
+    const observing = (async () => {
+      const leaders: AsyncIterable<Entry | null> = watcher.election("boss")
+        .observe({ signal: stop.signal });
+      for await (const leader of leaders) seen.push(leader?.text() ?? null);
+    })();
+    const sees = (who: string | null) =>
+      eventually(`${who} is seen to lead`, () => seen.at(-1) === who);
+    await sees(null);
+
+    const election = kv.election("boss");
+    assertEquals(await election.leader(), null);
+    const ann = await election.campaign("ann");
+    await sees("ann");
+    const campaign = election.campaign("ben");
+    await eventually(
+      "ben stands for election",
+      async () => (await keysOf(kv, "boss/")).length === 2,
+    );
+    await ann.proclaim("ann the great");
+    await sees("ann the great");
+    assertEquals((await election.leader())?.createRevision, ann.token);
+    await ann.resign();
+    const ben = await campaign;
+    assertGreater(ben.token, ann.token);
+    await sees("ben");
+    const lost = await assertRejects(() => ann.proclaim("again"), DkvError);
+    assertEquals(lost.code, "LEASE_NOT_FOUND");
+    await ben.resign();
+    await sees(null);
+    stop.abort(new Error("enough"));
+    await assertRejects(() => observing, Error, "enough");
+  },
+);
+
+clusterTest(
+  "coordination: a lock survives the cluster's leader",
+  {},
+  async (cluster) => {
+    await using kv = await open(cluster);
+    await using rival = await open(cluster);
+    const lock = await kv.lock("jobs", { ttlMs: 5000 });
+    const waiting = rival.lock("jobs");
+    await eventually(
+      "the rival is in line",
+      async () => (await keysOf(kv, "jobs/")).length === 2,
+    );
+    await cluster.kill(await cluster.leader());
+    const { ok } = await kv.atomic().guard(lock.guard).put("a", "b").commit();
+    assert(ok);
+    assertEquals(lock.signal.aborted, false);
+    await lock.release();
+    const next = await waiting;
+    assertGreater(next.token, lock.token);
+    await next.release();
+  },
+);
