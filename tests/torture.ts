@@ -9,6 +9,7 @@
  *   --history FILE   where to write everything down; .tmp/torture-SEED.jsonl unless given
  *   --nodes N        rounds of so many nodes only; 3 and 5 by turns unless given
  *   --only A,B       these kinds of faults only
+ *   --go-on          do not end with the first round in which something is wrong
  *   --check FILE     judges what was written down before, and runs nothing
  * ```
  *
@@ -222,6 +223,7 @@ interface Plan {
   readonly path: string;
   readonly nodes: number | null;
   readonly only: readonly string[];
+  readonly goOn: boolean;
 }
 
 /** A whole number of seconds, nodes and the like. */
@@ -233,11 +235,13 @@ function wholeNumber(name: string, text: string): number {
 }
 
 function planOf(
-  options: {
-    readonly [name in "seed" | "seconds" | "history" | "nodes" | "only"]?:
-      | string
-      | undefined;
-  },
+  options:
+    & {
+      readonly [name in "seed" | "seconds" | "history" | "nodes" | "only"]?:
+        | string
+        | undefined;
+    }
+    & { readonly "go-on": boolean },
 ): Plan {
   const seed = wholeNumber(
     "seed",
@@ -257,6 +261,7 @@ function planOf(
     path: options.history ?? `.tmp/torture-${seed}.jsonl`,
     nodes: nodes === undefined ? null : wholeNumber("nodes", nodes),
     only,
+    goOn: options["go-on"],
   };
 }
 
@@ -308,16 +313,15 @@ class Torture {
       () => this.stop("too late"),
       1000 * (seconds + LATE_SECONDS_MAX),
     );
-    let result: RoundResult | null = null;
     for (let round = 0; round < rounds; round++) {
       const spent = (performance.now() - startMs) / 1000;
       const share = (seconds - spent) / (rounds - round);
       const loadMs = 1000 * Math.max(LOAD_SECONDS_MIN, share - AROUND_SECONDS);
-      result = await this.#round({ round, loadMs, mounts, random, deck, file });
-      if (result.judgement.violations.length > 0) break;
+      await this.#round({ round, loadMs, mounts, random, deck, file });
+      if (this.#totals.violations > 0 && !this.#plan.goOn) break;
     }
     clearTimeout(late);
-    return this.#verdict(result);
+    return this.#verdict();
   }
 
   async #round(
@@ -329,7 +333,7 @@ class Torture {
       deck: Deck;
       file: HistoryFile;
     },
-  ): Promise<RoundResult> {
+  ): Promise<void> {
     const { seed, only } = this.#plan;
     const nodes = this.#plan.nodes ?? (round % 2 === 0 ? 3 : 5);
     // Real disks most of the time: files in memory are synced in no time.
@@ -365,16 +369,13 @@ class Torture {
         } ms` +
         `, ${result.highestMib ?? "?"} MiB, ${violations.length} violations`,
     );
-    return result;
+    showViolations(violations);
+    if (violations.length > 0) console.error(result.output);
   }
 
-  #verdict(last: RoundResult | null): boolean {
+  #verdict(): boolean {
     const { seed, path } = this.#plan;
     const passed = this.#totals.violations === 0 && !this.#stopped;
-    if (!passed && last !== null) {
-      showViolations(last.judgement.violations);
-      console.error(last.output);
-    }
     const verdict = passed ? "passed" : "FAILED";
     summarize(this.#totals, { verdict, seed, path });
     if (!passed) {
@@ -387,6 +388,7 @@ class Torture {
 async function main(): Promise<boolean> {
   const options = parseArgs([...taskArgs(Deno.args)], {
     string: ["seconds", "seed", "history", "nodes", "only", "check"],
+    boolean: ["go-on"],
   });
   if (options.check !== undefined) return await checkFile(options.check);
   const torture = new Torture(planOf(options));

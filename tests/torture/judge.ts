@@ -179,6 +179,7 @@ function addRecord(round: Round, record: TortureRecord): void {
     case "run":
     case "round":
     case "fault":
+    case "line":
     case "end":
       break;
   }

@@ -190,6 +190,13 @@ export type TortureRecord =
     readonly kind: string;
     readonly text: string;
   }
+  /** What a node printed. */
+  | {
+    readonly t: "line";
+    readonly at: number;
+    readonly node: string;
+    readonly text: string;
+  }
   /** All that a node has to tell of the changes below {@linkcode ROOT}, in several lines. */
   | {
     readonly t: "history";

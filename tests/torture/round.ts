@@ -147,6 +147,8 @@ class Stage implements AsyncDisposable {
     });
     this.#witness = new Witness(cluster, {
       onViolation: (text) => this.#violate("nodes are sound", text),
+      onLine: (node, text) =>
+        record({ t: "line", at: performance.now(), node, text }),
       isDamaged: (id) => this.#nemesis.damaged.has(id),
     });
     for (const id of cluster.ids) this.#witness.listen(id);

@@ -19,6 +19,7 @@ const VIOLATIONS_MAX = 10;
 export class Witness {
   readonly #cluster: TestCluster;
   readonly #onViolation: (text: string) => void;
+  readonly #onLine: (id: string, line: string) => void;
   /** Whether somebody has changed bytes of a node's file. */
   readonly #isDamaged: (id: string) => boolean;
   #violations = 0;
@@ -27,13 +28,15 @@ export class Witness {
 
   constructor(
     cluster: TestCluster,
-    { onViolation, isDamaged }: {
+    { onViolation, onLine, isDamaged }: {
       onViolation: (text: string) => void;
+      onLine: (id: string, line: string) => void;
       isDamaged: (id: string) => boolean;
     },
   ) {
     this.#cluster = cluster;
     this.#onViolation = onViolation;
+    this.#onLine = onLine;
     this.#isDamaged = isDamaged;
   }
 
@@ -53,6 +56,7 @@ export class Witness {
   }
 
   #line(id: string, line: string): void {
+    this.#onLine(id, line);
     if (line.includes(BECAME_LEADER)) this.elections++;
     if (line.includes(SNAPSHOT)) this.snapshots++;
     if (DEFECT_REGEXP.test(line)) this.#violation(`${id} printed: ${line}`);
