@@ -19,7 +19,6 @@
  * @module
  */
 
-import type * as grpc from "@grpc/grpc-js";
 import {
   type DeleteResult,
   type Entry,
@@ -28,17 +27,12 @@ import {
   type PutResult,
   toStatus,
   type TransactResult,
-  wireError,
 } from "./answers.ts";
-import {
-  closedError,
-  type Endpoint,
-  Endpoints,
-  methodOf,
-} from "./endpoints.ts";
+import { closedError, type Endpoint, Endpoints } from "./endpoints.ts";
 import { DkvError, unreachable } from "./errors.ts";
 import { Atomic } from "./atomic.ts";
 import { Lease } from "./heldlease.ts";
+import { type LeaseStatus, Leasing } from "./leasing.ts";
 import { Election } from "./leadership.ts";
 import { list, type ListOptions } from "./listing.ts";
 import { acquire, type Lock, type LockOptions } from "./lock.ts";
@@ -60,6 +54,7 @@ import { Watch, type WatchOptions } from "./subscription.ts";
 export type { Atomic, AtomicResult, Expected } from "./atomic.ts";
 export { OutcomeUnknownError } from "./endpoints.ts";
 export type { Lease } from "./heldlease.ts";
+export type { LeaseStatus } from "./leasing.ts";
 export type { CampaignOptions, Election, Leadership } from "./leadership.ts";
 export type { Lock, LockOptions } from "./lock.ts";
 export { DkvError, type ErrorCode } from "./errors.ts";
@@ -165,17 +160,6 @@ export class BatchError extends AggregateError {
   }
 }
 
-/** What is known of a lease. */
-export interface LeaseStatus {
-  readonly lease: bigint;
-  /** What was granted. */
-  readonly ttlMs: number;
-  /** What is left. */
-  readonly remainingMs: number;
-  /** The attached keys, if asked for. */
-  readonly keys: readonly Uint8Array[];
-}
-
 /**
  * Connects to a cluster through any of its nodes.
  *
@@ -202,6 +186,7 @@ export class Client implements AsyncDisposable {
   readonly #endpoints: Endpoints;
   readonly #timeoutMs: number;
   readonly #requests: Requests;
+  readonly #leasing: Leasing;
   readonly #watches = new Set<Watch>();
   readonly #leases = new Set<Lease>();
   #closed = false;
@@ -212,6 +197,7 @@ export class Client implements AsyncDisposable {
     this.#timeoutMs = timeoutMs;
     const id = crypto.getRandomValues(new Uint8Array(16));
     this.#requests = new Requests(endpoints, id);
+    this.#leasing = new Leasing(endpoints);
   }
 
   /** The addresses that this client was given. */
@@ -465,31 +451,12 @@ export class Client implements AsyncDisposable {
   async grant(
     options: GrantOptions,
   ): Promise<{ lease: bigint; ttlMs: number }> {
-    // With an id of its own, a second attempt can tell that the first one succeeded.
-    const { ttlMs, lease = randomLease() } = options;
-    const request = { lease: lease.toString(), ttlMs };
-    try {
-      await this.#change(
-        { method: "Grant", request, done: "LEASE_EXISTS" },
-        options,
-      );
-    } catch (error) {
-      // A collision of random ids: as unlikely as it is, another one will do.
-      const collided = error instanceof DkvError &&
-        error.code === "LEASE_EXISTS";
-      if (!collided || options.lease !== undefined) throw error;
-      return await this.grant(options);
-    }
-    return { lease, ttlMs };
+    return await this.#leasing.grant(options, this.#times(options));
   }
 
   /** Ends a lease and deletes its keys, in one revision. */
   async revoke(lease: bigint, options: CallOptions = {}): Promise<void> {
-    const request = { lease: lease.toString() };
-    await this.#change(
-      { method: "Revoke", request, done: "LEASE_NOT_FOUND" },
-      options,
-    );
+    await this.#leasing.revoke(lease, this.#times(options));
   }
 
   /**
@@ -501,11 +468,7 @@ export class Client implements AsyncDisposable {
     lease: bigint,
     options: CallOptions = {},
   ): Promise<{ ttlMs: number }> {
-    return await this.#endpoints.retry(
-      (endpoint, { attemptMs }) =>
-        renew(endpoint, { lease, attemptMs, signal: options.signal }),
-      this.#times(options),
-    );
+    return await this.#leasing.keepAlive(lease, this.#times(options));
   }
 
   /**
@@ -517,34 +480,20 @@ export class Client implements AsyncDisposable {
     lease: bigint,
     options: CallOptions & { readonly withKeys?: boolean } = {},
   ): Promise<LeaseStatus> {
-    const { withKeys = false } = options;
-    const request = { lease: lease.toString(), withKeys };
-    const answer = await this.#endpoints.retry(
-      (endpoint, { attemptMs }) =>
-        endpoint.call({
-          service: "KeyValue",
-          method: "TimeToLive",
-          request,
-          timeoutMs: attemptMs,
-          signal: options.signal,
-        }),
-      this.#times(options),
-    );
-    return {
-      lease,
-      ttlMs: Number(answer["grantedTtlMs"]),
-      remainingMs: Number(answer["remainingMs"]),
-      keys: (answer["keys"] as Uint8Array[]).map((key) => new Uint8Array(key)),
-    };
+    return await this.#leasing.timeToLive(lease, {
+      withKeys: false,
+      ...options,
+      ...this.#times(options),
+    });
   }
 
   // ---------------------------------------------------------------- cluster
 
   /** Forgets history below a revision; current values stay. */
   async compact(revision: number, options: CallOptions = {}): Promise<void> {
-    await this.#change(
+    await this.#endpoints.change(
       { method: "Compact", request: { revision }, done: "REVISION_COMPACTED" },
-      options,
+      this.#times(options),
     );
   }
 
@@ -638,31 +587,6 @@ export class Client implements AsyncDisposable {
         return unreachable(operation);
     }
   }
-
-  /** A call that may be repeated; the error `done` after a lost answer means that it had succeeded. */
-  async #change(
-    { method, request, done }: {
-      method: string;
-      request: object;
-      done: DkvError["code"];
-    },
-    options: CallOptions,
-  ): Promise<void> {
-    await this.#endpoints.retry(async (endpoint, { attemptMs, unsure }) => {
-      try {
-        await endpoint.call({
-          service: "KeyValue",
-          method,
-          request,
-          timeoutMs: attemptMs,
-          signal: options.signal,
-        });
-      } catch (error) {
-        const repeated = error instanceof DkvError && error.code === done;
-        if (!unsure || !repeated) throw error;
-      }
-    }, { ...this.#times(options), write: true });
-  }
 }
 
 /** Splits and checks a list of endpoints. */
@@ -678,51 +602,6 @@ export function parseEndpoints(
   return [...new Set(addresses)];
 }
 
-/** One renewal over a stream of its own. */
-function renew(
-  endpoint: Endpoint,
-  { lease, attemptMs, signal }: {
-    lease: bigint;
-    attemptMs: number;
-    signal: AbortSignal | undefined;
-  },
-): Promise<{ ttlMs: number }> {
-  const { promise, resolve, reject } = Promise.withResolvers<
-    { ttlMs: number }
-  >();
-  const { path, requestSerialize, responseDeserialize } = methodOf(
-    "KeyValue",
-    "KeepAlive",
-  );
-  const call = endpoint.client.makeBidiStreamRequest(
-    path,
-    requestSerialize,
-    responseDeserialize,
-    { deadline: Date.now() + attemptMs },
-  );
-  const abort = () => call.cancel();
-  signal?.addEventListener("abort", abort);
-  call.on("data", (answer: Record<string, unknown>) => {
-    const error = answer["error"] as { code: string; message: string } | null;
-    if (error) reject(wireError(error.code, error.message));
-    else resolve({ ttlMs: Number(answer["ttlMs"]) });
-    call.end();
-  });
-  call.on(
-    "error",
-    (status: grpc.ServiceError) => reject(endpoint.toError(status)),
-  );
-  call.on("end", () => reject(endpoint.toError({})));
-  call.write({ lease: lease.toString() });
-  return promise.finally(() => signal?.removeEventListener("abort", abort));
-}
-
 function isKey(target: Key | Keys): target is Key {
   return typeof target === "string" || target instanceof Uint8Array;
-}
-
-/** 63 random bits, not 0. */
-function randomLease(): bigint {
-  const [bits = 0n] = crypto.getRandomValues(new BigUint64Array(1));
-  return (bits >> 1n) | 1n;
 }

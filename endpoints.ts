@@ -273,6 +273,31 @@ export class Endpoints {
     }
   }
 
+  /** A change that may be repeated; the error `done` after a lost answer means that it had succeeded. */
+  async change(
+    { method, request, done }: {
+      method: string;
+      request: object;
+      done: DkvError["code"];
+    },
+    options: RetryOptions,
+  ): Promise<void> {
+    await this.retry(async (endpoint, { attemptMs, unsure }) => {
+      try {
+        await endpoint.call({
+          service: "KeyValue",
+          method,
+          request,
+          timeoutMs: attemptMs,
+          signal: options.signal,
+        });
+      } catch (error) {
+        const repeated = error instanceof DkvError && error.code === done;
+        if (!unsure || !repeated) throw error;
+      }
+    }, { ...options, write: true });
+  }
+
   close(): void {
     this.#closed = true;
     this.#current = null;
