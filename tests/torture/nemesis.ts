@@ -17,6 +17,12 @@ import type { Availability } from "./availability.ts";
 import type { Crowd } from "./crowd.ts";
 import { between, Network, type Way } from "./network.ts";
 
+/** What `Cluster.Status` tells of a member, beside what other tests look at. */
+interface Member {
+  readonly nodeId: string;
+  readonly memberId: string;
+}
+
 /** Every kind of fault, by what it concerns. */
 export const FAULTS = {
   process: [
@@ -475,11 +481,27 @@ export class Nemesis {
 
   async #rejoin(id: string): Promise<void> {
     const { cluster } = this.#arena;
+    const before = await this.#memberships();
     await Deno.remove(cluster.dataDir(id), { recursive: true });
     await this.#start(id, ["--rejoin"]);
     await eventually(`${id} votes again`, async () => {
       if (this.#closed) return true;
-      return await this.#levelled();
+      // Until it has been replaced, the member that lost its disk looks as if it had everything.
+      const now = await this.#memberships();
+      return now.get(id) !== before.get(id) && await this.#levelled();
+    }, LEVEL_MS_MAX);
+  }
+
+  /** The member that each node is, as its leader has it. */
+  async #memberships(): Promise<ReadonlyMap<string, string>> {
+    return await eventually("a leader says who its members are", async () => {
+      const states = await this.#states();
+      const leader = states.get(leaderOf(states) ?? "");
+      const members = leader?.members as readonly unknown[] as
+        | readonly Member[]
+        | undefined;
+      return members &&
+        new Map(members.map(({ nodeId, memberId }) => [nodeId, memberId]));
     }, LEVEL_MS_MAX);
   }
 
