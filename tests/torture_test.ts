@@ -8,12 +8,13 @@ import { Availability } from "./torture/availability.ts";
 import { ClockDifference } from "./torture/clock.ts";
 import { judge, readRound } from "./torture/judge.ts";
 import { Deck, type FaultKind, FAULTS } from "./torture/nemesis.ts";
-import type {
-  Account,
-  Answer,
-  Event,
-  Request,
-  TortureRecord,
+import {
+  type Account,
+  type Answer,
+  COUNTER_KEYS,
+  type Event,
+  type Request,
+  type TortureRecord,
 } from "./torture/record.ts";
 import { runRound } from "./torture/round.ts";
 
@@ -32,109 +33,114 @@ interface Story {
   killed: string[];
 }
 
-/** A bit of everything, as it should be. */
+const REGISTER = "t/r/0/0";
+const [PUTS, SETS] = COUNTER_KEYS;
+const MARKED = ["t/b/end", "t/c/end", "t/r/end"];
+const AFTER: Account[] = [["90 w.0-6", 4], ["110 w.0-6", 4]];
+
+/** A bit of everything, as it should be: what was asked and answered, */
+const OPERATIONS: Story["operations"] = [
+  ["w.0-1", 0, 1, { type: "put", key: REGISTER, value: "w.0-1" }, {
+    type: "put",
+    revision: 1,
+    version: 1,
+    previous: "",
+  }],
+  ["w.0-2", 2, 3, { type: "get", key: REGISTER }, {
+    type: "got",
+    value: "w.0-1",
+    modRevision: 1,
+  }],
+  ["w.0-3", 4, 5, {
+    type: "compareAndSet",
+    key: REGISTER,
+    expected: "w.0-1",
+    value: "w.0-3",
+  }, { type: "compared", revision: 2, succeeded: true, version: 2 }],
+  ["w.0-4", 6, 7, { type: "delete", key: REGISTER }, {
+    type: "deleted",
+    revision: 3,
+    deleted: 1,
+    previous: "w.0-3",
+  }],
+  ["w.0-5", 8, 9, { type: "balances", bank: "0", list: false }, {
+    type: "balances",
+    revision: 3,
+    accounts: [NONE, NONE, NONE, NONE, NONE],
+  }],
+  ["w.0-6", 10, 11, {
+    type: "transfer",
+    bank: "0",
+    accounts: [0, 1],
+    modRevisions: [0, 0],
+    values: ["90 w.0-6", "110 w.0-6"],
+  }, { type: "transferred", revision: 4, succeeded: true, accounts: [] }],
+  ["w.0-7", 12, 13, { type: "balances", bank: "0", list: true }, {
+    type: "balances",
+    revision: 0,
+    accounts: [...AFTER, NONE, NONE, NONE],
+  }],
+  ["w.0-8", 14, 15, { type: "put", key: PUTS, value: "w.0-8" }, {
+    type: "put",
+    revision: 5,
+    version: 1,
+  }],
+  ["w.0-9", 16, 17, { type: "put", key: PUTS, value: "w.0-9" }, null],
+  ["w.0-10", 18, 19, { type: "get", key: SETS }, {
+    type: "got",
+    value: "",
+    modRevision: 0,
+  }],
+  ["w.0-11", 20, 21, {
+    type: "increment",
+    key: SETS,
+    modRevision: 0,
+    value: "w.0-11",
+  }, { type: "compared", revision: 7, succeeded: true, version: 1 }],
+  ["h.0-1", 100, 101, { type: "mark", keys: MARKED, value: "h.0-1" }, {
+    type: "put",
+    revision: 8,
+    version: 1,
+  }],
+  ["h.0-2", 102, 103, { type: "mark", keys: ["t/end"], value: "h.0-2" }, {
+    type: "put",
+    revision: 9,
+    version: 1,
+  }],
+];
+
+/** and what changed. */
+const EVENTS: Event[] = [
+  [1, REGISTER, "w.0-1", 1],
+  [2, REGISTER, "w.0-3", 2],
+  [3, REGISTER, null, 0],
+  [4, "t/b/0/0", "90 w.0-6", 1],
+  [4, "t/b/0/1", "110 w.0-6", 1],
+  [5, PUTS, "w.0-8", 1],
+  [6, PUTS, "w.0-9", 2],
+  [7, SETS, "w.0-11", 1],
+  ...MARKED.map((key): Event => [8, key, "h.0-1", 1]),
+  [9, "t/end", "h.0-2", 1],
+];
+
 function goodStory(): Story {
-  const register = "t/r/0/0";
-  const [puts, sets] = ["t/c/puts", "t/c/sets"];
-  const marked = ["t/b/end", "t/c/end", "t/r/end"];
-  const after: Account[] = [["90 w.0-6", 4], ["110 w.0-6", 4]];
-  const events: Event[] = [
-    [1, register, "w.0-1", 1],
-    [2, register, "w.0-3", 2],
-    [3, register, null, 0],
-    [4, "t/b/0/0", "90 w.0-6", 1],
-    [4, "t/b/0/1", "110 w.0-6", 1],
-    [5, puts, "w.0-8", 1],
-    [6, puts, "w.0-9", 2],
-    [7, sets, "w.0-11", 1],
-    ...marked.map((key): Event => [8, key, "h.0-1", 1]),
-    [9, "t/end", "h.0-2", 1],
-  ];
   const below = (prefix: string, from: number) => ({
     prefix,
     from,
-    events: events.filter(([revision, key]) =>
+    events: EVENTS.filter(([revision, key]) =>
       revision >= from && key.startsWith(prefix)
     ),
   });
-  return {
-    operations: [
-      ["w.0-1", 0, 1, { type: "put", key: register, value: "w.0-1" }, {
-        type: "put",
-        revision: 1,
-        version: 1,
-        previous: "",
-      }],
-      ["w.0-2", 2, 3, { type: "get", key: register }, {
-        type: "got",
-        value: "w.0-1",
-        modRevision: 1,
-      }],
-      ["w.0-3", 4, 5, {
-        type: "compareAndSet",
-        key: register,
-        expected: "w.0-1",
-        value: "w.0-3",
-      }, { type: "compared", revision: 2, succeeded: true, version: 2 }],
-      ["w.0-4", 6, 7, { type: "delete", key: register }, {
-        type: "deleted",
-        revision: 3,
-        deleted: 1,
-        previous: "w.0-3",
-      }],
-      ["w.0-5", 8, 9, { type: "balances", bank: "0", list: false }, {
-        type: "balances",
-        revision: 3,
-        accounts: [NONE, NONE, NONE, NONE, NONE],
-      }],
-      ["w.0-6", 10, 11, {
-        type: "transfer",
-        bank: "0",
-        accounts: [0, 1],
-        modRevisions: [0, 0],
-        values: ["90 w.0-6", "110 w.0-6"],
-      }, { type: "transferred", revision: 4, succeeded: true, accounts: [] }],
-      ["w.0-7", 12, 13, { type: "balances", bank: "0", list: true }, {
-        type: "balances",
-        revision: 0,
-        accounts: [...after, NONE, NONE, NONE],
-      }],
-      ["w.0-8", 14, 15, { type: "put", key: puts, value: "w.0-8" }, {
-        type: "put",
-        revision: 5,
-        version: 1,
-      }],
-      ["w.0-9", 16, 17, { type: "put", key: puts, value: "w.0-9" }, null],
-      ["w.0-10", 18, 19, { type: "get", key: sets }, {
-        type: "got",
-        value: "",
-        modRevision: 0,
-      }],
-      ["w.0-11", 20, 21, {
-        type: "increment",
-        key: sets,
-        modRevision: 0,
-        value: "w.0-11",
-      }, { type: "compared", revision: 7, succeeded: true, version: 1 }],
-      ["h.0-1", 100, 101, { type: "mark", keys: marked, value: "h.0-1" }, {
-        type: "put",
-        revision: 8,
-        version: 1,
-      }],
-      ["h.0-2", 102, 103, { type: "mark", keys: ["t/end"], value: "h.0-2" }, {
-        type: "put",
-        revision: 9,
-        version: 1,
-      }],
-    ],
-    events,
+  return structuredClone({
+    operations: OPERATIONS,
+    events: EVENTS,
     watches: [
       { watch: "w.0/watch", ...below("t/", 2) },
       { watch: "w.1/watch", ...below("t/b/", 1) },
     ],
-    finals: [[puts, "w.0-9", 2], [sets, "w.0-11", 1]],
+    finals: [[PUTS, "w.0-9", 2], [SETS, "w.0-11", 1]],
     killed: [],
-  };
+  });
 }
 
 function recordsOf(story: Story): TortureRecord[] {
