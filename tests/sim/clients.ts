@@ -510,8 +510,8 @@ export class WatchClient {
     for (const check of pending) check();
   }
 
-  complete(): void {
-    this.#check?.complete();
+  complete(revision: number): void {
+    this.#check?.complete(revision);
   }
 
   #look(): void {

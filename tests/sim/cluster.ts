@@ -411,15 +411,12 @@ export class Cluster {
     const isDone = this.#runUntil(startMs + CONVERGE_MS_MAX, isAlike);
     must(isDone, "replicas converge", () => this.#describe());
     for (const machine of this.members()) this.#compare(machine);
-    // Watches look for a machine now and then.
+    // Watches look for a machine now and then. What leases still do meanwhile may be on its way.
+    const { revision } = this.oracle.model;
     for (let i = 0; i < 20; i++) {
       this.#runUntil(this.clock.nowMs + 100, () => false);
     }
-    this.#completeWatches();
-  }
-
-  #completeWatches(): void {
-    for (const watch of this.#watches) watch.complete();
+    for (const watch of this.#watches) watch.complete(revision);
   }
 
   choice(): readonly Machine[] {

@@ -88,9 +88,8 @@ export class WatchCheck {
     );
   }
 
-  /** At the end of a run: nothing is left to be delivered. */
-  complete(): void {
-    const { revision } = this.#oracle.model;
+  /** At the end of a run: nothing is left to be delivered up to this revision. */
+  complete(revision: number): void {
     const missing = this.#take(revision);
     must(
       missing.length === 0,
