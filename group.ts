@@ -122,6 +122,7 @@ export class Group {
       [];
   #ticks = 0;
   #hasSentEntries = false;
+  #isClosed = false;
   /** Messages that wait for this turn's commit. */
   #afterCommit: Message[] = [];
   /** True if the core handed out something that must be durable before it goes on. */
@@ -306,12 +307,13 @@ export class Group {
   /**
    * Proposes a write. `settle` hears the result once it is applied here and durable at a majority.
    *
-   * @throws {DkvError} OVERLOADED
+   * @throws {DkvError} OVERLOADED, SHUTTING_DOWN
    */
   propose(
     request: Request,
     options: { writeId: WriteId | null; timeoutMs: number; settle: Settle },
   ): void {
+    this.#refuseIfClosed();
     this.#proposals.add(request, {
       writeId: options.writeId,
       deadlineTick: this.#deadline(options.timeoutMs),
@@ -324,9 +326,10 @@ export class Group {
    * Calls `done(null)` when this replica's state includes every write that was acknowledged
    * anywhere before this call. Read the store inside the callback.
    *
-   * @throws {DkvError} OVERLOADED
+   * @throws {DkvError} OVERLOADED, SHUTTING_DOWN
    */
   read(done: ReadDone, timeoutMs: number): void {
+    this.#refuseIfClosed();
     this.#queries.add(done, this.#deadline(timeoutMs));
     this.#out.wake();
   }
@@ -377,13 +380,24 @@ export class Group {
     }
   }
 
-  /** Ends what waits and makes everything durable. */
+  /**
+   * Ends what waits, refuses what comes, and makes everything durable. What is applied can still be
+   * read, as long as the disk is open.
+   */
   close(): void {
+    this.#isClosed = true;
     this.#proposals.close();
     this.#queries.close();
     this.#watchers.close();
     this.#disk.saveStoreState(this.#store.state);
-    this.#disk.close();
+    this.#disk.commit();
+  }
+
+  /** No turn would ever get to it. */
+  #refuseIfClosed(): void {
+    if (!this.#isClosed) return;
+    const text = "The node is stopping. Nothing was changed";
+    throw new DkvError("SHUTTING_DOWN", text);
   }
 
   #input(input: Input): void {

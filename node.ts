@@ -168,6 +168,7 @@ export class Node {
     this.#halt();
     this.#group.close();
     await this.#closeNetwork();
+    this.#disk.close();
     this.#state = "stopped";
     if (wasRunning) this.#logger.info("stopped");
     this.#ended.resolve(undefined);

@@ -109,6 +109,7 @@ export class Watchers {
   readonly #byRange = new Set<Watcher>();
   /** In the order in which they get their next page. */
   readonly #late = new Set<Watcher>();
+  #isClosed = false;
   #live = 0;
 
   constructor(store: WatchStore, limits: WatchLimits) {
@@ -134,6 +135,7 @@ export class Watchers {
         `Revision is no positive integer: ${fromRevision}`,
       );
     }
+    if (this.#isClosed) throw closing();
     if (this.#live + this.#late.size >= this.#limits.watchersMax) {
       throw new DkvError(
         "OVERLOADED",
@@ -290,13 +292,14 @@ export class Watchers {
 
   /** Ends all watches. */
   close(): void {
+    this.#isClosed = true;
     const all = [...this.#byRange, ...this.#late];
     for (const watchers of this.#byKey.values()) all.push(...watchers);
     for (const watcher of all) {
       if (watcher.state === "ended") continue;
       this.#remove(watcher);
       watcher.options.cancel(
-        new DkvError("SHUTTING_DOWN", "Node is shutting down"),
+        closing(),
         this.#store.compactRevision,
       );
     }
@@ -364,4 +367,8 @@ function wants(watcher: Watcher, event: WatchEvent): boolean {
   if (event.type === "put" ? noPuts : noDeletes) return false;
   return event.key >= range.start &&
     (range.end === null || event.key < range.end);
+}
+
+function closing(): DkvError {
+  return new DkvError("SHUTTING_DOWN", "Node is shutting down");
 }

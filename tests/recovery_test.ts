@@ -298,3 +298,49 @@ clusterTest(
     await cluster.agreed();
   },
 );
+
+clusterTest(
+  "cluster: a node that stops refuses what comes too late, and has no defect",
+  { nodes: 1 },
+  async (cluster) => {
+    await put(cluster, "node1", "a", "b");
+    let isRunning = true;
+    const codes = new Set<string>();
+    let calls = 0;
+    const ask = async (what: () => Promise<unknown>): Promise<void> => {
+      while (isRunning) {
+        calls++;
+        try {
+          await what();
+        } catch (error) {
+          const { code, metadata } = error as {
+            code: number;
+            metadata?: { get(name: string): unknown[] };
+          };
+          codes.add(String(metadata?.get("dkv-code")[0] ?? `grpc ${code}`));
+          await new Promise((resolve) => setTimeout(resolve, 1));
+        }
+      }
+    };
+    const asking = [
+      () => cluster.status("node1"),
+      () => get(cluster, "node1", "a", { serializable: true }),
+      () => get(cluster, "node1", "a"),
+      () => put(cluster, "node1", "a", "c"),
+    ].flatMap((what) => [ask(what), ask(what), ask(what), ask(what)]);
+    await eventually("calls are under way", () => calls > 200);
+    const { code } = await cluster.stop("node1");
+    isRunning = false;
+    await Promise.all(asking);
+    assertEquals(code, 0);
+    // CANCELLED and UNAVAILABLE, of the connection itself.
+    const ofConnection = ["grpc 1", "grpc 14"];
+    const expected = ["SHUTTING_DOWN", "OUTCOME_UNKNOWN", ...ofConnection];
+    assertEquals([...codes].filter((code) => !expected.includes(code)), []);
+    assert(codes.has("SHUTTING_DOWN"), [...codes].join());
+    assertEquals(
+      cluster.node("node1").lines.filter((line) => line.includes(" error ")),
+      [],
+    );
+  },
+);
