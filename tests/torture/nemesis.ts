@@ -176,7 +176,10 @@ export class Nemesis {
       await this.#inflict(kind);
     } catch (error) {
       if (this.#closed) return;
-      this.#arena.onViolation(`${kind}: ${(error as Error).message}`);
+      const states = [...(await this.#states()).values()].map(stateText);
+      this.#arena.onViolation(
+        [`${kind}: ${(error as Error).message}`, ...states].join("\n    "),
+      );
     }
   }
 
@@ -645,6 +648,16 @@ function otherGroup(group: FaultGroup, random: Random): FaultGroup | null {
     default:
       return unreachable(group);
   }
+}
+
+/** What tells why a node is not level. */
+function stateText(state: Status): string {
+  const { header, role, term, firstIndex, lastIndex, appliedIndex } = state;
+  const members = state.members.map((member) =>
+    `${member.nodeId} ${member.suffrage} ${member.progress} ${member.matchIndex}`
+  );
+  return `${header.nodeId} ${role} in term ${term}, log ${firstIndex} to ${lastIndex}, ` +
+    `applied ${appliedIndex}: ${members.join(", ")}`;
 }
 
 /** Of those who say that they lead, the one of the newest term. */
