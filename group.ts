@@ -31,6 +31,7 @@ import { assert, DkvError, unreachable } from "./errors.ts";
 import { Forwards } from "./forwards.ts";
 import { nodeOfMember } from "./identity.ts";
 import { PROMOTION_LAG_MAX } from "./leader.ts";
+import { LogClock } from "./logclock.ts";
 import type { ConfigurationChange } from "./members.ts";
 import type {
   Configuration,
@@ -140,12 +141,10 @@ export class Group {
   #isReminderSet = false;
   #isReminded = false;
 
-  /** Log time at the last tick, as far as this replica can tell: see `#advanceTime`. */
-  #timeMs = 0;
+  readonly #clock: LogClock;
 
   // ---- leader only; cleared when the role changes
   readonly #forwards = new Forwards();
-  #timeWrittenMs = 0;
   #identified = false;
   #leftFullDiskTick = -LEAVE_FULL_DISK_TICKS;
   readonly #retention: Retention;
@@ -160,6 +159,10 @@ export class Group {
     this.#out = options.outputs;
     this.#disk = disk;
     this.#retention = new Retention(settings);
+    this.#clock = new LogClock({
+      tickMs: settings.tickMs,
+      sinceTickMs: options.outputs.sinceTickMs ?? null,
+    });
     this.#proposals = new Proposals({
       origin: options.origin,
       proposalsMax: LIMITS.pendingProposalsMax,
@@ -561,15 +564,11 @@ export class Group {
 
   /** False if the core refused: the tail is full or leadership is being handed over. */
   #proposeBatch(commands: readonly Uint8Array[]): boolean {
-    // As exact as can be: a lease that begins between two ticks must not end before its time.
-    const timeMs = Math.max(
-      this.#timeWrittenMs,
-      this.#timeMs + this.#sinceTickMs(0),
-    );
+    const timeMs = this.#clock.nextEntryMs;
     const data = encodeBatch(timeMs, commands);
     const effects = this.#step({ type: "propose", data });
     if (effects.some(({ type }) => type === "refused")) return false;
-    this.#timeWrittenMs = timeMs;
+    this.#clock.wrote(timeMs);
     return true;
   }
 
@@ -641,7 +640,7 @@ export class Group {
       batch,
     });
     if (batch !== null && this.#core.role !== "leader") {
-      this.#timeMs = this.#timeAtLastTick();
+      this.#clock.learn(this.#store.state.timeMs);
     }
     this.#watchers.publish(applied.events);
     for (const { origin, id, result } of applied.results) {
@@ -679,7 +678,7 @@ export class Group {
 
   #onTick(): void {
     this.#ticks++;
-    this.#advanceTime();
+    this.#clock.tick({ hasLeader: this.#core.leader !== null });
     this.#proposals.expire(this.#ticks);
     this.#queries.expire(this.#ticks);
     if (this.#ticks % RETRY_TICKS === 0) this.#retry();
@@ -738,30 +737,6 @@ export class Group {
     this.#forward(leader, again);
   }
 
-  /**
-   * Log time is what the leader counts and writes into its entries. Every replica counts on from the
-   * last entry it applied, so that a new leader does not set time back: else leases would live on
-   * from leader to leader. Counting from the last entry, a follower whose clock is fast gains no
-   * more than it can between two entries, or leases would end early under it. Without a leader time
-   * stands still, since nobody could renew a lease.
-   */
-  #advanceTime(): void {
-    if (this.#core.leader !== null) this.#timeMs += this.#settings.tickMs;
-  }
-
-  /**
-   * What log time was at the last tick if it is now what the state says. To take it for the time of
-   * the tick itself would gain up to a tick with each change of leader. Where there is no clock the
-   * next tick may come at once.
-   */
-  #timeAtLastTick(): number {
-    return this.#store.state.timeMs - this.#sinceTickMs(this.#settings.tickMs);
-  }
-
-  #sinceTickMs(otherwise: number): number {
-    return this.#out.sinceTickMs?.() ?? otherwise;
-  }
-
   /** What is due by log time is proposed. */
   #onLeaderTick(): void {
     if (!this.#core.canPropose || !this.#core.committedInOwnTerm) return;
@@ -772,8 +747,8 @@ export class Group {
     }
     const deadlineMs = this.#store.nextLeaseDeadlineMs;
     if (deadlineMs === null) return;
-    const idleMs = this.#timeMs - this.#timeWrittenMs;
-    if (deadlineMs <= this.#timeMs && idleMs > 0 || idleMs >= CLOCK_MS) {
+    const { timeMs, idleMs } = this.#clock;
+    if (deadlineMs <= timeMs && idleMs > 0 || idleMs >= CLOCK_MS) {
       this.#proposeBatch([]);
     }
   }
@@ -796,7 +771,7 @@ export class Group {
   /** Old versions are dropped by age and by count, through the log: on all replicas alike. */
   #compactHistory(): void {
     const { revision, compactRevision } = this.#store.state;
-    const timeMs = this.#timeMs;
+    const { timeMs } = this.#clock;
     const due = this.#retention.due({ timeMs, revision, compactRevision });
     if (due !== null) this.#proposeOwn({ type: "compact", revision: due });
   }
@@ -823,8 +798,7 @@ export class Group {
     this.#forwards.clear();
     this.#retention.clear();
     this.#identified = false;
-    this.#timeMs = Math.max(this.#timeMs, this.#timeAtLastTick());
-    this.#timeWrittenMs = this.#store.state.timeMs;
+    this.#clock.begin(this.#store.state.timeMs);
     if (role === "leader") this.#out.log("info", "became leader", { term });
     else if (leader !== null) {
       this.#out.log("info", `follows ${leader}`, { term });

@@ -40,7 +40,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["link", "transfer"],
   ["peers"],
   // One group.
-  ["proposals", "queries", "retention"],
+  ["proposals", "queries", "retention", "logclock"],
   ["forwards"],
   ["group"],
   // What operations mean, and who speaks of them to clients.
@@ -107,6 +107,7 @@ const PURE: readonly string[] = [
   "proposals",
   "queries",
   "retention",
+  "logclock",
   "forwards",
   "group",
 ];
