@@ -13,6 +13,7 @@ import { DkvError, isErrorCode } from "./errors.ts";
 
 /** A stored key and value. */
 export class Entry {
+  /** The key as it is stored. */
   readonly keyBytes: Uint8Array;
   /** Empty when only keys were asked for. */
   readonly value: Uint8Array;
@@ -26,6 +27,7 @@ export class Entry {
   readonly lease: bigint;
   #key: string | undefined;
 
+  /** From its parts, as a node told them. */
   constructor(fields: EntryFields) {
     this.keyBytes = fields.keyBytes;
     this.value = fields.value;
@@ -117,8 +119,11 @@ export interface Page {
 
 /** One change of one key. */
 export interface Change {
+  /** What happened to the key; a lease that ends deletes. */
   readonly type: "put" | "delete";
+  /** The key as text; bytes that are no UTF-8 show as U+FFFD. */
   readonly key: string;
+  /** The key as it is stored. */
   readonly keyBytes: Uint8Array;
   /** The revision that changed the key. */
   readonly revision: number;
@@ -136,35 +141,51 @@ export type WatchAnswer =
 
 /** A node as it describes itself. */
 export interface NodeStatus {
+  /** Its id in the configuration. */
   readonly nodeId: string;
+  /** The name of its cluster. */
   readonly cluster: string;
   /** leader, follower, candidate, pre-candidate or learner. */
   readonly role: string;
   /** The node that leads, as far as this node knows; empty if none. */
   readonly leader: string;
+  /** Raft's term, as far as this node knows. */
   readonly term: number;
+  /** The revision up to which it has applied. */
   readonly revision: number;
   /** Reads and watches below this revision are refused. */
   readonly compactRevision: number;
+  /** The last entry of the log that it knows to be at a majority. */
   readonly commitIndex: number;
+  /** The last entry of the log that its state holds. */
   readonly appliedIndex: number;
+  /** The first entry that its log still has. */
   readonly firstIndex: number;
+  /** The last entry that its log has. */
   readonly lastIndex: number;
   /** Equal on all nodes at an equal applied index. */
   readonly stateHash: string;
+  /** How many keys exist. */
   readonly keys: number;
+  /** The size of its files. */
   readonly diskBytes: number;
+  /** The version of dkv that it runs. */
   readonly version: string;
+  /** How long it has been running. */
   readonly uptimeMs: number;
   /** Why the node refuses writes at the moment; empty if it does not. */
   readonly writeRefusal: string;
+  /** All members of the cluster, this node among them. */
   readonly members: readonly MemberStatus[];
 }
 
 /** A member as the answering node sees it. */
 export interface MemberStatus {
+  /** The node's id, and after a lost disk the name of its new life: `node2/7f3a…`. */
   readonly memberId: string;
+  /** Its id in the configuration. */
   readonly nodeId: string;
+  /** Where the others reach it. */
   readonly address: string;
   /** voter or learner. */
   readonly suffrage: string;

@@ -47,7 +47,11 @@ export class Atomic<CommitOptions> {
   readonly #compares: Compare[] = [];
   readonly #then: Operation[] = [];
 
-  /** Use `Client.atomic`. */
+  /**
+   * Use `Client.atomic`.
+   *
+   * @internal
+   */
   constructor(
     transact: (
       transaction: Transaction,

@@ -52,12 +52,11 @@ import { Requests } from "./requests.ts";
 import { Watch, type WatchOptions } from "./subscription.ts";
 
 export type { Atomic, AtomicResult, Expected } from "./atomic.ts";
-export { OutcomeUnknownError } from "./endpoints.ts";
 export type { Lease } from "./heldlease.ts";
 export type { LeaseStatus } from "./leasing.ts";
 export type { CampaignOptions, Election, Leadership } from "./leadership.ts";
 export type { Lock, LockOptions } from "./lock.ts";
-export { DkvError, type ErrorCode } from "./errors.ts";
+export { DkvError, type ErrorCode, OutcomeUnknownError } from "./errors.ts";
 export type {
   Change,
   DeleteResult,
@@ -148,6 +147,7 @@ export type BatchOperation = Extract<
 
 /** Some operations of a batch failed; the others were done. */
 export class BatchError extends AggregateError {
+  /** What `toString` and stack traces begin with. */
   override name = "BatchError";
   /** For each operation its result, or the error it failed with. */
   readonly results: readonly unknown[];
@@ -178,7 +178,7 @@ export async function connect(
     all.close();
     throw error;
   }
-  return new Client(all, timeoutMs);
+  return Client.over(all, timeoutMs);
 }
 
 /** A connection to a cluster, made by {@linkcode connect}. */
@@ -191,13 +191,17 @@ export class Client implements AsyncDisposable {
   readonly #leases = new Set<Lease>();
   #closed = false;
 
-  /** Use {@linkcode connect}. */
-  constructor(endpoints: Endpoints, timeoutMs: number) {
+  private constructor(endpoints: Endpoints, timeoutMs: number) {
     this.#endpoints = endpoints;
     this.#timeoutMs = timeoutMs;
     const id = crypto.getRandomValues(new Uint8Array(16));
     this.#requests = new Requests(endpoints, id);
     this.#leasing = new Leasing(endpoints);
+  }
+
+  /** @internal */
+  static over(endpoints: Endpoints, timeoutMs: number): Client {
+    return new Client(endpoints, timeoutMs);
   }
 
   /** The addresses that this client was given. */
@@ -548,6 +552,7 @@ export class Client implements AsyncDisposable {
     return Promise.resolve();
   }
 
+  /** Ends everything, as `close` does. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

@@ -17,7 +17,7 @@ import type { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
 import { wireError } from "./answers.ts";
-import { DkvError } from "./errors.ts";
+import { DkvError, OutcomeUnknownError } from "./errors.ts";
 
 /** How long a node may take to say how it is. */
 const PROBE_MS = 1000;
@@ -82,23 +82,6 @@ export interface RetryOptions {
   readonly signal?: AbortSignal | undefined;
   /** True if an attempt without an answer may have changed something. */
   readonly write?: boolean;
-}
-
-/** A write that may or may not have taken effect, and may yet. */
-export class OutcomeUnknownError extends DkvError {
-  override name = "OutcomeUnknownError";
-
-  /** From the reason why nobody knows. */
-  constructor(cause: unknown) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    super(
-      "OUTCOME_UNKNOWN",
-      `The write may or may not take effect: ${reason}`,
-      {
-        cause,
-      },
-    );
-  }
 }
 
 /** One node. */

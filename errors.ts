@@ -20,10 +20,45 @@ export function unreachable(value: never): never {
   throw new AssertionError(`Unreachable: ${JSON.stringify(value)}`);
 }
 
+/** The closed union of error codes. Codes are stable: a client may branch on them. */
+export type ErrorCode =
+  | "KEY_EMPTY"
+  | "KEY_TOO_LARGE"
+  | "VALUE_TOO_LARGE"
+  | "REQUEST_TOO_LARGE"
+  | "RANGE_INVERTED"
+  | "REVISION_INVALID"
+  | "REVISION_FUTURE"
+  | "REVISION_COMPACTED"
+  | "LEASE_NOT_FOUND"
+  | "LEASE_EXISTS"
+  | "LEASE_INVALID"
+  | "TOO_MANY_OPERATIONS"
+  | "DUPLICATE_KEY"
+  | "SEQUENCE_STALE"
+  | "MALFORMED"
+  | "CANCELLED"
+  | "DEADLINE_EXCEEDED"
+  | "OUTCOME_UNKNOWN"
+  | "NO_LEADER"
+  | "NOT_LEADER"
+  | "SHUTTING_DOWN"
+  | "UNREACHABLE"
+  | "OVERLOADED"
+  | "DISK_FULL"
+  | "CONFIG_INVALID"
+  | "IDENTITY_MISMATCH"
+  | "MEMBERSHIP_REFUSED"
+  | "DATA_CORRUPT"
+  | "RUNTIME_UNSUPPORTED"
+  | "INTERNAL";
+
 /**
  * Every code, with its gRPC status, its HTTP status and whether the operation
  * certainly had no effect (`false` means that the outcome is unknown).
  * Numbers of gRPC statuses: https://grpc.io/docs/guides/status-codes/
+ *
+ * @internal
  */
 export const ERROR_TABLE = {
   KEY_EMPTY: { grpc: 3, http: 400, noEffect: true },
@@ -57,19 +92,18 @@ export const ERROR_TABLE = {
   RUNTIME_UNSUPPORTED: { grpc: 9, http: 500, noEffect: true },
   INTERNAL: { grpc: 13, http: 500, noEffect: false },
 } as const satisfies Record<
-  string,
+  ErrorCode,
   { grpc: number; http: number; noEffect: boolean }
 >;
 
-/** The closed union of error codes. Codes are stable: a client may branch on them. */
-export type ErrorCode = keyof typeof ERROR_TABLE;
-
 /** An operating error: what happened, in a stable code and in a sentence that names the thing, the limit and the value. */
 export class DkvError extends Error {
+  /** What `toString` and stack traces begin with. */
   override name = "DkvError";
   /** The stable code. */
   readonly code: ErrorCode;
 
+  /** From a code, a sentence, and perhaps its cause. */
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
@@ -78,6 +112,19 @@ export class DkvError extends Error {
   /** True if the operation certainly changed nothing; false if its outcome is unknown. */
   get noEffect(): boolean {
     return ERROR_TABLE[this.code].noEffect;
+  }
+}
+
+/** A write that may or may not have taken effect, and may yet. */
+export class OutcomeUnknownError extends DkvError {
+  /** What `toString` and stack traces begin with. */
+  override name = "OutcomeUnknownError";
+
+  /** From the reason why nobody knows. */
+  constructor(cause: unknown) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    const text = `The write may or may not take effect: ${reason}`;
+    super("OUTCOME_UNKNOWN", text, { cause });
   }
 }
 

@@ -16,7 +16,11 @@
 
 import { DkvError } from "./errors.ts";
 
-/** What a lease needs of the cluster. */
+/**
+ * What a lease needs of the cluster.
+ *
+ * @internal
+ */
 export interface LeaseCalls {
   keepAlive(
     lease: bigint,
@@ -38,6 +42,7 @@ const TIMER_MS_MAX = 2 ** 31 - 1;
 export class Lease implements AsyncDisposable {
   /** What `put` takes as `lease`. */
   readonly id: bigint;
+  /** How long it lives without being renewed. */
   readonly ttlMs: number;
   readonly #calls: LeaseCalls;
   readonly #lost = new AbortController();
@@ -46,7 +51,11 @@ export class Lease implements AsyncDisposable {
   #expiresMs: number;
   #isReleased = false;
 
-  /** Use `Client.lease`. `sentMs` is when it was asked for, by `performance.now()`. */
+  /**
+   * Use `Client.lease`. `sentMs` is when it was asked for, by `performance.now()`.
+   *
+   * @internal
+   */
   constructor(
     calls: LeaseCalls,
     lease: { id: bigint; ttlMs: number; sentMs: number },
@@ -75,12 +84,17 @@ export class Lease implements AsyncDisposable {
     await this.#calls.revoke(this.id);
   }
 
-  /** Renews no more: nobody can tell from here whether the lease still exists. */
+  /**
+   * Renews no more: nobody can tell from here whether the lease still exists.
+   *
+   * @internal
+   */
   fail(reason: unknown): void {
     this.#stop();
     if (!this.#isReleased && !this.signal.aborted) this.#lost.abort(reason);
   }
 
+  /** Ends the lease and deletes its keys. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.revoke();
   }

@@ -12,7 +12,11 @@ import type { Lease } from "./heldlease.ts";
 import { giveBack } from "./lock.ts";
 import type { Compare, Value } from "./operations.ts";
 
-/** What an election needs of the store. */
+/**
+ * What an election needs of the store.
+ *
+ * @internal
+ */
 export interface ElectionStore extends QueueStore {
   lease(options: { ttlMs: number; signal?: AbortSignal }): Promise<Lease>;
 }
@@ -29,10 +33,15 @@ const TTL_MS = 10_000;
 
 /** One election. Get one with `Client.election`. */
 export class Election {
+  /** What is campaigned for. */
   readonly name: string;
   readonly #store: ElectionStore;
 
-  /** Use `Client.election`. */
+  /**
+   * Use `Client.election`.
+   *
+   * @internal
+   */
   constructor(name: string, store: ElectionStore) {
     this.name = name;
     this.#store = store;
@@ -108,12 +117,17 @@ export class Election {
 
 /** A won election, until it is resigned or lost. */
 export class Leadership implements AsyncDisposable {
+  /** What was campaigned for. */
   readonly name: string;
   readonly #place: Candidacy;
   readonly #lease: bigint;
   readonly #store: QueueStore;
 
-  /** Use {@linkcode Election.campaign}. */
+  /**
+   * Use {@linkcode Election.campaign}.
+   *
+   * @internal
+   */
   constructor(
     fields: {
       name: string;
@@ -168,6 +182,7 @@ export class Leadership implements AsyncDisposable {
     await this.#place.leave();
   }
 
+  /** Steps down. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.resign();
   }

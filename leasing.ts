@@ -17,6 +17,7 @@ import { DkvError } from "./errors.ts";
 
 /** What is known of a lease. */
 export interface LeaseStatus {
+  /** Its id. */
   readonly lease: bigint;
   /** What was granted. */
   readonly ttlMs: number;
@@ -26,7 +27,11 @@ export interface LeaseStatus {
   readonly keys: readonly Uint8Array[];
 }
 
-/** The lease calls of one client. */
+/**
+ * The lease calls of one client.
+ *
+ * @internal
+ */
 export class Leasing {
   readonly #endpoints: Endpoints;
 

@@ -34,6 +34,7 @@ export interface ListOptions {
   readonly serializable?: boolean;
   /** How long each page may take. */
   readonly timeoutMs?: number;
+  /** Ends the list: the iterator then throws the signal's reason. */
   readonly signal?: AbortSignal;
 }
 
@@ -45,7 +46,11 @@ const ENTRIES_MAX = 10_000;
 /** What an entry costs beside its key and value, roughly. */
 const ENTRY_BYTES = 50;
 
-/** Yields the entries of a list. */
+/**
+ * Yields the entries of a list.
+ *
+ * @internal
+ */
 export async function* list(
   endpoints: Endpoints,
   options: ListOptions & { timeoutMs: number },

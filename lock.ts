@@ -23,10 +23,15 @@ export interface LockOptions {
 
 /** A lock that is held. Get one with `Client.lock`. */
 export class Lock implements AsyncDisposable {
+  /** What is locked. */
   readonly name: string;
   readonly #place: Candidacy;
 
-  /** Use `Client.lock`. */
+  /**
+   * Use `Client.lock`.
+   *
+   * @internal
+   */
   constructor(name: string, place: Candidacy) {
     this.name = name;
     this.#place = place;
@@ -60,12 +65,17 @@ export class Lock implements AsyncDisposable {
     await this.#place.leave();
   }
 
+  /** Gives the lock back. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release();
   }
 }
 
-/** Waits in line for a lock. `lease` is revoked if that fails. */
+/**
+ * Waits in line for a lock. `lease` is revoked if that fails.
+ *
+ * @internal
+ */
 export async function acquire(
   store: QueueStore,
   { name, lease, options }: {
@@ -94,7 +104,11 @@ export async function acquire(
   }
 }
 
-/** A lease that cannot be given back either ends by itself; the first error is the one to tell. */
+/**
+ * A lease that cannot be given back either ends by itself; the first error is the one to tell.
+ *
+ * @internal
+ */
 export async function giveBack(lease: Lease, error: unknown): Promise<void> {
   try {
     await lease.revoke();

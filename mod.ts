@@ -50,12 +50,14 @@ export type StartNodeOptions =
       }[];
       /** The name of the cluster. Default: dkv. */
       readonly cluster?: string;
+      /** Instead of the default settings. */
       readonly settings?: Partial<Settings>;
     }
   );
 
 /** A node that runs in this program. */
 export interface RunningNode extends AsyncDisposable {
+  /** Its id in the configuration. */
   readonly id: string;
   /** Where it listens. */
   readonly address: string;

@@ -57,8 +57,11 @@ export type Compare =
 
 /** Stores a value. */
 export interface PutOperation {
+  /** Says which operation it is. */
   readonly type: "put";
+  /** Where to store it. */
   readonly key: Key;
+  /** What to store. */
   readonly value: Value;
   /** The lease to attach the key to. Default: none. */
   readonly lease?: bigint;
@@ -68,7 +71,9 @@ export interface PutOperation {
 
 /** Reads one key. */
 export interface GetOperation {
+  /** Says which operation it is. */
   readonly type: "get";
+  /** What to read. */
   readonly key: Key;
 }
 
@@ -101,7 +106,9 @@ export type Operation =
 export interface Transaction {
   /** All must hold for `then` to run; otherwise `else` runs. Default: none, so `then` runs. */
   readonly compares?: readonly Compare[];
+  /** What runs if all comparisons hold, in order. */
   readonly then?: readonly Operation[];
+  /** What runs otherwise. */
   readonly else?: readonly Operation[];
 }
 

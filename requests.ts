@@ -28,9 +28,8 @@ import {
   isReasonToLeave,
   isTransient,
   methodOf,
-  OutcomeUnknownError,
 } from "./endpoints.ts";
-import { assert, DkvError } from "./errors.ts";
+import { assert, DkvError, OutcomeUnknownError } from "./errors.ts";
 import {
   type EncodedOperation,
   encodeHead,

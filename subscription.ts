@@ -78,6 +78,11 @@ export class Watch implements AsyncIterableIterator<Change>, AsyncDisposable {
   /** Ends what is under way. */
   #interrupt: () => void = () => {};
 
+  /**
+   * Use `Client.watch`.
+   *
+   * @internal
+   */
   constructor(
     target: Target,
     options: WatchOptions & { endpoints: Endpoints; onEnd: () => void },
@@ -101,7 +106,7 @@ export class Watch implements AsyncIterableIterator<Change>, AsyncDisposable {
     return this.#started.promise;
   }
 
-  /** @inheritdoc */
+  /** Waits for the next change. */
   async next(): Promise<IteratorResult<Change, undefined>> {
     while (true) {
       const change = this.#buffer.shift();
@@ -127,15 +132,21 @@ export class Watch implements AsyncIterableIterator<Change>, AsyncDisposable {
     return Promise.resolve({ done: true, value: undefined });
   }
 
-  /** Ends the watch with an error: of the client, when it is closed. */
+  /**
+   * Ends the watch with an error: of the client, when it is closed.
+   *
+   * @internal
+   */
   fail(error: unknown): void {
     this.#end(error);
   }
 
+  /** Makes it something for `for await`. */
   [Symbol.asyncIterator](): this {
     return this;
   }
 
+  /** Ends the watch. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.return();
   }
