@@ -59,8 +59,11 @@ export interface GroupOutputs {
   sinceTickMs?(): number;
   /** Asks for a call of {@linkcode Group.tellCommit} after so long. */
   remind(delayMs: number): void;
-  /** Asks for a snapshot of the committed state to be made and shipped to a member. */
-  shipSnapshot(to: MemberId): void;
+  /**
+   * Asks for a snapshot of the committed state to be made and shipped to a member, by the leader of
+   * `term`: with the message that {@linkcode Group.snapshotMessage} then gives.
+   */
+  shipSnapshot(to: MemberId, term: Term): void;
   /** Puts the snapshot that arrived for `meta` in the place of the disk's state. */
   installSnapshot(disk: Disk, meta: SnapshotMeta): void;
   /** Why writes must be refused at the moment, for lack of space; null if they need not. */
@@ -277,6 +280,18 @@ export class Group {
     this.#input({ type: "unreachable", member });
   }
 
+  /**
+   * What to send along with a snapshot that was asked for in `term`; null if this replica leads no
+   * more. Making it takes a while, and in a later term only its leader may speak so.
+   */
+  snapshotMessage(
+    to: MemberId,
+    { term, meta }: { term: Term; meta: SnapshotMeta },
+  ): (Message & { type: "snapshot" }) | null {
+    if (this.#core.role !== "leader" || this.#core.term !== term) return null;
+    return { type: "snapshot", from: this.member, to, term, meta };
+  }
+
   /** A snapshot was shipped, or could not be. */
   snapshotSent(
     member: MemberId,
@@ -451,7 +466,7 @@ export class Group {
         return this.#queries.lose(effect.id);
       case "sendSnapshot":
         this.#disk.commit(); // So that the snapshot holds what was applied, not an older state.
-        return this.#out.shipSnapshot(effect.member);
+        return this.#out.shipSnapshot(effect.member, this.#core.term);
       case "configureRefused":
         this.#out.log("info", "membership is not changed", {
           reason: effect.message,

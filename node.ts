@@ -23,7 +23,7 @@ import {
   randomHex,
 } from "./identity.ts";
 import { membersOf, simpleConfiguration } from "./members.ts";
-import type { Configuration, MemberId, Message } from "./message.ts";
+import type { Configuration, MemberId, Message, Term } from "./message.ts";
 import type { LogFields, Logger } from "./metrics.ts";
 import { Peers } from "./peers.ts";
 import { refuseRuntime } from "./runtime.ts";
@@ -384,7 +384,7 @@ export class Node {
         remind: (delayMs) => {
           this.#reminder = setTimeout(() => this.#group.tellCommit(), delayMs);
         },
-        shipSnapshot: (to) => void this.#shipSnapshot(to),
+        shipSnapshot: (to, term) => void this.#shipSnapshot(to, term),
         installSnapshot: (disk, meta) => this.#snapshots.install(disk, meta),
         writeRefusal: () => this.#writeRefusal,
         diskExhausted: () => this.#disk.exhausted,
@@ -482,16 +482,20 @@ export class Node {
 
   // ---------------------------------------------------------------- snapshots and space
 
-  async #shipSnapshot(to: MemberId): Promise<void> {
+  async #shipSnapshot(to: MemberId, term: Term): Promise<void> {
     if (this.#shipping.has(to)) return;
     this.#shipping.add(to);
     let index = 0;
     try {
       const snapshot = await this.#snapshots.make(this.#disk.path);
       try {
-        index = snapshot.meta.index;
-        const { memberId: from } = this.#identity;
-        const { term } = this.#group.core;
+        const { meta } = snapshot;
+        index = meta.index;
+        const message = this.#group.snapshotMessage(to, { term, meta });
+        if (message === null) {
+          this.#group.snapshotSent(to, { ok: false, index });
+          return;
+        }
         this.#logger.info("sending a snapshot", {
           to,
           index,
@@ -499,7 +503,7 @@ export class Node {
         });
         await this.#peers.sendSnapshot(nodeOfMember(to), {
           group: GROUP,
-          message: { type: "snapshot", from, to, term, meta: snapshot.meta },
+          message,
           bytes: snapshot.bytes,
           source: readPieces(snapshot.path, LIMITS.snapshotChunkBytes),
         });

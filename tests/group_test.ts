@@ -496,6 +496,30 @@ Deno.test("group: what is cut off in the turn in which it arrived is not acknowl
   ]);
 });
 
+Deno.test("group: who has stopped leading sends no snapshot, least of all in another's term", () => {
+  const { world, leader } = elected();
+  const { term } = leader.core;
+  const meta = {
+    index: leader.core.applied,
+    term,
+    configuration: leader.core.configuration,
+  };
+  const to = world.followers[0]!.member;
+  assertEquals(leader.snapshotMessage(to, { term, meta }), {
+    type: "snapshot",
+    from: leader.member,
+    to,
+    term,
+    meta,
+  });
+  leader.transferLeadership(null);
+  world.tickUntil(() => leader.core.role !== "leader");
+  assertGreater(leader.core.term, term);
+  for (const asked of [term, leader.core.term]) {
+    assertEquals(leader.snapshotMessage(to, { term: asked, meta }), null);
+  }
+});
+
 Deno.test("group: the end of a replica ends what waits", () => {
   const { world, leader, follower } = elected();
   world.lost = () => true;

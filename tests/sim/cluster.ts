@@ -15,7 +15,7 @@ import type { Settings } from "../../config.ts";
 import { Disk } from "../../disk.ts";
 import { isRejoined, nodeOfMember } from "../../identity.ts";
 import { hasQuorum, simpleConfiguration } from "../../members.ts";
-import type { Configuration, MemberId, Message } from "../../message.ts";
+import type { Configuration, MemberId, Message, Term } from "../../message.ts";
 import type { Replicate } from "../../replicate.ts";
 import { Durability } from "./checks/durability.ts";
 import { Elections } from "./checks/elections.ts";
@@ -184,8 +184,8 @@ export class Cluster {
     });
   }
 
-  ship(from: Machine, to: MemberId): void {
-    const { generation, member, group } = from;
+  ship(from: Machine, to: MemberId, term: Term): void {
+    const { generation, member } = from;
     const name = `${member} ${generation} ${to}`;
     if (this.#shipping.has(name)) return;
     this.#shipping.add(name);
@@ -193,21 +193,19 @@ export class Cluster {
     const { appliedIndex: index, appliedTerm } = from.disk.storeState;
     const { configuration } = from.disk.configuration;
     const meta = { index, term: appliedTerm, configuration };
-    const { term } = group!.core;
     const target = this.machines.find((machine) => machine.member === to);
     this.clock.after(this.#random.between(10, 400), () => {
       this.#shipping.delete(name);
       if (generation !== from.generation) return;
       if (from.isDamaged && !this.#isIntact(from, image)) return;
-      const ok = target !== undefined && target.isUp && target.member === to &&
+      const message = from.group?.snapshotMessage(to, { term, meta }) ?? null;
+      const ok = message !== null && target !== undefined && target.isUp &&
+        target.member === to &&
         this.network.isOpen(from.name, target.name) &&
         this.network.isOpen(target.name, from.name);
       if (ok) {
         this.snapshots++;
-        target.receive(
-          { type: "snapshot", from: member, to, term, meta },
-          image,
-        );
+        target.receive(message, image);
       }
       this.#note(from.name, "snapshot", `to ${to} at ${index}, ok ${ok}`);
       from.whenAvailable((live) => live.snapshotSent(to, { ok, index }));

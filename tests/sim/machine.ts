@@ -14,6 +14,7 @@ import type {
   MemberId,
   Message,
   SnapshotMeta,
+  Term,
 } from "../../message.ts";
 import type { Clock } from "./clock.ts";
 import { SimDisk } from "./disk.ts";
@@ -35,7 +36,7 @@ export interface MachineHost {
   readonly settings: Settings;
   /** The message leaves after `delayMs`. */
   send(from: Machine, message: Message, delayMs: number): void;
-  ship(from: Machine, to: MemberId): void;
+  ship(from: Machine, to: MemberId, term: Term): void;
   /** Members that rejoined and that this machine is connected to. */
   joiners(machine: Machine): MemberId[];
   beforeTurn(machine: Machine): void;
@@ -237,7 +238,7 @@ export class Machine {
             CATCH_UP_TICKS_MAX * this.#host.settings.tickMs,
           ),
         remind: (delayMs) => this.#remind(generation, delayMs),
-        shipSnapshot: (to) => this.#host.ship(this, to),
+        shipSnapshot: (to, term) => this.#host.ship(this, to, term),
         installSnapshot: (_disk, meta) => this.#install(meta),
         writeRefusal: () => this.writeRefusal,
         diskExhausted: () => this.diskExhausted,

@@ -205,4 +205,13 @@ export const MUTANTS: readonly Mutant[] = [
     replace:
       "this.#confirmed.push({ index: index * 0, queries: round.queries });",
   },
+  {
+    name: "snapshot-in-later-term",
+    what:
+      "who led when a snapshot was asked for sends it in whatever term has come",
+    file: "group.ts",
+    find:
+      'if (this.#core.role !== "leader" || this.#core.term !== term) return null;',
+    replace: "term = this.#core.term;",
+  },
 ];
