@@ -22,7 +22,10 @@ import { BANKS, COUNTERS, REGISTERS, ROOT } from "./record.ts";
 import type { TortureRecord } from "./record.ts";
 import type { Line, Order } from "./worker.ts";
 
-const CLIENTS = 4;
+/** Clients of a worker: as many that may use any node as that use one alone. */
+const FREE = 2;
+const BOUND = 2;
+const CLIENTS = FREE + BOUND;
 const PAUSE_MS_MAX = 80;
 /** How well the difference of the clocks must be known. */
 const UNCERTAINTY_MS_MAX = 20;
@@ -137,7 +140,7 @@ export class Crowd implements AsyncDisposable {
     await this.#every("every watch is complete", {
       timeoutMs,
       count: (worker) => worker.watched,
-      of: watchesOf(0).length,
+      of: watchesOf(0).filter((prefix) => prefix !== null).length,
     });
   }
 
@@ -197,7 +200,11 @@ export class Crowd implements AsyncDisposable {
       name: worker.name,
       seed,
       endpoints,
-      clients: CLIENTS,
+      free: FREE,
+      bound: Array.from(
+        { length: BOUND },
+        (_, at) => endpoints[(BOUND * place + at) % endpoints.length]!,
+      ),
       pauseMsMax: PAUSE_MS_MAX,
       watches: watchesOf(place),
       epoch: this.#epoch,
@@ -214,10 +221,10 @@ export class Crowd implements AsyncDisposable {
   }
 }
 
-/** Everything, and a part of it. */
-function watchesOf(place: number): readonly string[] {
+/** Everything, through any node; and a part of it, through the node that a client is bound to. */
+function watchesOf(place: number): readonly (string | null)[] {
   const parts = [BANKS, COUNTERS, REGISTERS];
-  return [ROOT, parts[place % parts.length]!];
+  return [ROOT, null, parts[place % parts.length]!];
 }
 
 /** One client process. */

@@ -36,11 +36,14 @@ export type Order =
     readonly name: string;
     readonly seed: number;
     readonly endpoints: readonly string[];
-    readonly clients: number;
+    /** Clients that may use any node, as they like: the leader, mostly. */
+    readonly free: number;
+    /** For each of the others the one node that it talks to, so that all nodes are asked. */
+    readonly bound: readonly string[];
     /** Between two operations of a client, at most. */
     readonly pauseMsMax: number;
-    /** Prefixes to watch. */
-    readonly watches: readonly string[];
+    /** What each client watches beside its work, if anything. */
+    readonly watches: readonly (string | null)[];
     readonly epoch: number;
   }
   /** Keys of registers and banks change. */
@@ -57,6 +60,10 @@ export type Line =
   | { readonly t: "watched"; readonly watch: string };
 
 const REGISTER_KEYS = 3;
+/** Of a hundred operations on registers: by clients that may go anywhere, */
+const READS = 40;
+/** and by those that ask one node, which would tell old news first. */
+const READS_BOUND = 75;
 const TIMEOUT_MS_MIN = 1000;
 const TIMEOUT_MS_MAX = 5000;
 const CONNECT_PAUSE_MS = 200;
@@ -97,12 +104,18 @@ class Sequence {
   readonly #kv: Client;
   readonly #name: string;
   readonly #random: Random;
+  /** Of a hundred operations on registers. */
+  readonly #reads: number;
   #operations = 0;
   /** The value of each register as last seen. */
   readonly #seen = new Map<string, string>();
 
-  constructor(kv: Client, { name, seed }: { name: string; seed: number }) {
+  constructor(
+    kv: Client,
+    { name, seed, reads }: { name: string; seed: number; reads: number },
+  ) {
     this.#kv = kv;
+    this.#reads = reads;
     this.#name = name;
     this.#random = new Random(seed, name);
   }
@@ -128,11 +141,11 @@ class Sequence {
     const number = this.#random.below(REGISTER_KEYS);
     const key = `${REGISTERS}${state.epoch}/${number}`;
     const draw = this.#random.below(100);
-    if (draw < 40) {
+    if (this.#random.below(100) < this.#reads) {
       const answer = await this.#do(() => ({ type: "get", key }));
       if (answer?.type === "got") this.#seen.set(key, answer.value);
-    } else if (draw < 65) await this.#put(key);
-    else if (draw < 75) await this.#do(() => ({ type: "delete", key }));
+    } else if (draw < 45) await this.#put(key);
+    else if (draw < 60) await this.#do(() => ({ type: "delete", key }));
     else {
       const expected = this.#seen.get(key) ?? "";
       await this.#do((value) => ({
@@ -367,24 +380,26 @@ async function follow(
 async function start(
   order: Extract<Order, { type: "start" }>,
 ): Promise<void> {
-  const { name, seed, endpoints, clients, pauseMsMax, watches } = order;
+  const { name, seed, endpoints, free, bound, pauseMsMax, watches } = order;
   const random = new Random(seed, name);
   state.epoch = order.epoch;
-  const running: Promise<void>[] = [];
-  for (let at = 0; at < clients; at++) {
-    // Each asks the nodes in an order of its own, and waits for as long as it likes.
-    const turned = random.sample(endpoints, endpoints.length);
-    const kv = await reach(
-      turned,
-      random.between(TIMEOUT_MS_MIN, TIMEOUT_MS_MAX),
-    );
-    const prefix = watches[at];
+  const ways = [
+    ...Array.from({ length: free }, () => random.sample(endpoints, Infinity)),
+    ...bound.map((endpoint) => [endpoint]),
+  ];
+  await Promise.all(ways.map(async (way, at) => {
+    const timeoutMs = random.between(TIMEOUT_MS_MIN, TIMEOUT_MS_MAX);
+    // Waits for as long as it likes.
+    const kv = await reach(way, timeoutMs);
+    const prefix = watches[at] ?? null;
     const watch = `${name}.${at}/watch`;
-    if (prefix !== undefined) running.push(follow(kv, { watch, prefix }));
-    const sequence = new Sequence(kv, { name: `${name}.${at}`, seed });
-    running.push(sequence.run(pauseMsMax));
-  }
-  await Promise.all(running);
+    const reads = way.length > 1 ? READS : READS_BOUND;
+    const sequence = new Sequence(kv, { name: `${name}.${at}`, seed, reads });
+    await Promise.all([
+      prefix === null ? null : follow(kv, { watch, prefix }),
+      sequence.run(pauseMsMax),
+    ]);
+  }));
 }
 
 function obey(order: Order): void {
