@@ -10,6 +10,7 @@
  */
 
 import { DkvError, isErrorCode } from "./errors.ts";
+import { FieldReader, malformed } from "./fieldreader.ts";
 
 /** A stored key and value. */
 export class Entry {
@@ -88,6 +89,18 @@ export interface DeleteResult {
   readonly previous: readonly Entry[];
 }
 
+/** What a modification did. */
+export interface ModifyResult {
+  /** The revision of its transaction. */
+  readonly revision: number;
+  /** The key's version after it. */
+  readonly version: number;
+  /** The key's value after it: of a decimal number the text, of a `uint64le` 8 bytes. */
+  readonly value: Uint8Array;
+  /** The entry that was replaced, if asked for and if there was one. */
+  readonly previous: Entry | null;
+}
+
 /** What one step of a transaction did. */
 export type OperationResult =
   | { readonly type: "put" } & PutResult
@@ -98,7 +111,8 @@ export type OperationResult =
     readonly entries: readonly Entry[];
     /** True if the limit left keys out. */
     readonly more: boolean;
-  };
+  }
+  | { readonly type: "modify" } & ModifyResult;
 
 /** What a transaction did. */
 export interface TransactResult {
@@ -106,7 +120,10 @@ export interface TransactResult {
   readonly revision: number;
   /** True if every comparison held. */
   readonly succeeded: boolean;
-  /** One for each operation that ran, in order. */
+  /**
+   * One for each operation that ran, in order. Empty if the answer got lost, and the results (more
+   * than about 1 KiB) were too big for the store to remember until it was asked again.
+   */
   readonly results: readonly OperationResult[];
 }
 
@@ -212,7 +229,7 @@ export function readPipelineResponse(
   bytes: Uint8Array,
   settle: (id: number, answer: PipelineAnswer | DkvError) => void,
 ): void {
-  const reader = new Reader(bytes);
+  const reader = new FieldReader(bytes);
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     if (tag !== MESSAGE_2) {
       reader.skip(tag);
@@ -237,12 +254,12 @@ export function readPipelineResponse(
 
 /** Reads a `ListResponse`. */
 export function readListResponse(bytes: Uint8Array): Page {
-  return readPage(new Reader(bytes));
+  return readPage(new FieldReader(bytes));
 }
 
 /** Reads a `WatchResponse`; null if it is of a kind that this client does not know. */
 export function readWatchResponse(bytes: Uint8Array): WatchAnswer | null {
-  const reader = new Reader(bytes);
+  const reader = new FieldReader(bytes);
   let answer: WatchAnswer | null = null;
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     if (tag === MESSAGE_3) answer = reader.message(readCreated);
@@ -310,7 +327,7 @@ const MESSAGE_4 = 4 << 3 | 2;
 const MESSAGE_5 = 5 << 3 | 2;
 const MESSAGE_6 = 6 << 3 | 2;
 
-function readError(reader: Reader): DkvError {
+function readError(reader: FieldReader): DkvError {
   let code = "";
   let message = "";
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
@@ -321,7 +338,7 @@ function readError(reader: Reader): DkvError {
   return wireError(code, message);
 }
 
-function readPut(reader: Reader): PutResult {
+function readPut(reader: FieldReader): PutResult {
   let revision = 0;
   let version = 0;
   let previous: Entry | null = null;
@@ -334,7 +351,7 @@ function readPut(reader: Reader): PutResult {
   return { revision, version, previous };
 }
 
-function readGet(reader: Reader): { entry: Entry | null } {
+function readGet(reader: FieldReader): { entry: Entry | null } {
   let entry: Entry | null = null;
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     if (tag === MESSAGE_2) entry = reader.message(readEntry);
@@ -343,7 +360,7 @@ function readGet(reader: Reader): { entry: Entry | null } {
   return { entry };
 }
 
-function readDelete(reader: Reader): DeleteResult {
+function readDelete(reader: FieldReader): DeleteResult {
   let revision = 0;
   let deleted = 0;
   const previous: Entry[] = [];
@@ -356,7 +373,7 @@ function readDelete(reader: Reader): DeleteResult {
   return { revision, deleted, previous };
 }
 
-function readTransact(reader: Reader): TransactResult {
+function readTransact(reader: FieldReader): TransactResult {
   let revision = 0;
   let succeeded = false;
   const results: OperationResult[] = [];
@@ -370,7 +387,7 @@ function readTransact(reader: Reader): TransactResult {
   return { revision, succeeded, results };
 }
 
-function readOperationResult(reader: Reader): OperationResult {
+function readOperationResult(reader: FieldReader): OperationResult {
   let result: OperationResult | null = null;
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     if (tag === MESSAGE_1) {
@@ -382,13 +399,30 @@ function readOperationResult(reader: Reader): OperationResult {
     } else if (tag === MESSAGE_4) {
       const { entries, more } = reader.message(readPage);
       result = { type: "list", entries, more };
+    } else if (tag === MESSAGE_5) {
+      result = { type: "modify", ...reader.message(readModify) };
     } else reader.skip(tag);
   }
   if (result === null) throw malformed("a step of a transaction is empty");
   return result;
 }
 
-function readPage(reader: Reader): Page {
+function readModify(reader: FieldReader): ModifyResult {
+  let revision = 0;
+  let version = 0;
+  let value: Uint8Array = NO_BYTES;
+  let previous: Entry | null = null;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === NUMBER_2) revision = reader.number();
+    else if (tag === NUMBER_3) version = reader.number();
+    else if (tag === MESSAGE_4) value = copy(reader.bytes());
+    else if (tag === MESSAGE_5) previous = reader.message(readEntry);
+    else reader.skip(tag);
+  }
+  return { revision, version, value, previous };
+}
+
+function readPage(reader: FieldReader): Page {
   let revision = 0;
   let more = false;
   const entries: Entry[] = [];
@@ -401,7 +435,7 @@ function readPage(reader: Reader): Page {
   return { revision, entries, more };
 }
 
-function readEntry(reader: Reader): Entry {
+function readEntry(reader: FieldReader): Entry {
   let keyBytes: Uint8Array = NO_BYTES;
   let value: Uint8Array = NO_BYTES;
   let createRevision = 0;
@@ -428,7 +462,7 @@ function readEntry(reader: Reader): Entry {
   });
 }
 
-function readCreated(reader: Reader): WatchAnswer {
+function readCreated(reader: FieldReader): WatchAnswer {
   let fromRevision = 0;
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     if (tag === NUMBER_1) fromRevision = reader.number();
@@ -437,7 +471,7 @@ function readCreated(reader: Reader): WatchAnswer {
   return { type: "created", fromRevision };
 }
 
-function readEvents(reader: Reader): WatchAnswer {
+function readEvents(reader: FieldReader): WatchAnswer {
   const changes: Change[] = [];
   let throughRevision = 0;
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
@@ -448,7 +482,7 @@ function readEvents(reader: Reader): WatchAnswer {
   return { type: "events", changes, throughRevision };
 }
 
-function readChange(reader: Reader): Change {
+function readChange(reader: FieldReader): Change {
   let deleted = false;
   let entry: Entry | null = null;
   let previous: Entry | null = null;
@@ -469,7 +503,7 @@ function readChange(reader: Reader): Change {
   };
 }
 
-function readCancelled(reader: Reader): WatchAnswer {
+function readCancelled(reader: FieldReader): WatchAnswer {
   let error: DkvError | null = null;
   let compactRevision = 0;
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
@@ -480,112 +514,7 @@ function readCancelled(reader: Reader): WatchAnswer {
   return { type: "cancelled", error, compactRevision };
 }
 
-// ------------------------------------------------------------------ fields
-
-/** Gives the fields of one message after the other; never reads outside the bytes. */
-class Reader {
-  readonly #bytes: Uint8Array;
-  #at = 0;
-  #end: number;
-
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
-    this.#end = bytes.length;
-  }
-
-  /** Number and kind of the next field; 0 at the end of the message. */
-  tag(): number {
-    return this.#at < this.#end ? this.number() : 0;
-  }
-
-  /** A whole number, 0 or more, below 2^53. */
-  number(): number {
-    let byte = this.#byte();
-    if (byte < 0x80) return byte;
-    let value = byte & 0x7f;
-    let unit = 0x80;
-    do {
-      byte = this.#byte();
-      value += (byte & 0x7f) * unit;
-      unit *= 0x80;
-    } while (byte >= 0x80);
-    if (value > Number.MAX_SAFE_INTEGER) {
-      throw malformed("a number is out of range");
-    }
-    return value;
-  }
-
-  /** A signed 64-bit number. */
-  bigint(): bigint {
-    let value = 0n;
-    for (let shift = 0n; shift < 70n; shift += 7n) {
-      const byte = this.#byte();
-      value |= BigInt(byte & 0x7f) << shift;
-      if (byte < 0x80) return BigInt.asIntN(64, value);
-    }
-    throw malformed("a number has no end");
-  }
-
-  /** A view of the message. */
-  bytes(): Uint8Array {
-    const length = this.number();
-    const from = this.#at;
-    if (from + length > this.#end) throw malformed("a field has no end");
-    this.#at = from + length;
-    return this.#bytes.subarray(from, this.#at);
-  }
-
-  /** Goes into a nested message; {@linkcode leave} needs what this returns. */
-  enter(): number {
-    const length = this.number();
-    const outer = this.#end;
-    if (this.#at + length > outer) throw malformed("a message has no end");
-    this.#end = this.#at + length;
-    return outer;
-  }
-
-  leave(outer: number): void {
-    this.#end = outer;
-  }
-
-  message<Message>(read: (reader: Reader) => Message): Message {
-    const outer = this.enter();
-    const message = read(this);
-    this.leave(outer);
-    return message;
-  }
-
-  skip(tag: number): void {
-    switch (tag & 7) {
-      case 0:
-        while (this.#byte() >= 0x80);
-        return;
-      case 1:
-        this.#at += 8;
-        break;
-      case 2:
-        this.bytes();
-        return;
-      case 5:
-        this.#at += 4;
-        break;
-      default:
-        throw malformed(`a field has the kind ${tag & 7}`);
-    }
-    if (this.#at > this.#end) throw malformed("a field has no end");
-  }
-
-  #byte(): number {
-    if (this.#at >= this.#end) throw malformed("a message ends too soon");
-    return this.#bytes[this.#at++] as number;
-  }
-}
-
 /** `slice` of a node Buffer would be a view. */
 function copy(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(bytes);
-}
-
-function malformed(what: string): DkvError {
-  return new DkvError("INTERNAL", `The node's answer cannot be read: ${what}`);
 }

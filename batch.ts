@@ -5,7 +5,10 @@
  * @module
  */
 import { assert, DkvError, unreachable } from "./errors.ts";
+import { type ModifyOperation, readModify, writeModify } from "./modify.ts";
 import { Pen, Reader } from "./wire.ts";
+
+export type { ModifyOperation } from "./modify.ts";
 
 /** A key: one latin1 code unit for each of its bytes, so that string order is byte order. */
 export type Key = string;
@@ -70,7 +73,8 @@ export type Operation =
   | PutOperation
   | DeleteOperation
   | GetOperation
-  | ListOperation;
+  | ListOperation
+  | ModifyOperation;
 
 export type CompareTarget =
   | {
@@ -277,6 +281,9 @@ function writeOperation(field: number, operation: Operation): void {
       pen.close(start);
       break;
     }
+    case "modify":
+      writeModify(pen, 5, operation);
+      break;
     default:
       unreachable(operation);
   }
@@ -514,6 +521,9 @@ function readOperation(reader: Reader): Operation {
         break;
       case 4:
         operation = readList(reader);
+        break;
+      case 5:
+        operation = readModify(reader);
         break;
       default:
         unknownField(tag);

@@ -1,10 +1,11 @@
 /**
- * What decides about a transaction before it runs: its comparisons, and that no key is written
- * twice. Used by `store.ts`; `service.ts` refuses the same transactions before they enter the log.
+ * What decides about a transaction before it runs: its comparisons, that no key is written twice,
+ * and what its answer reads. Used by `store.ts`; `service.ts` refuses transactions that write a key
+ * twice before they enter the log.
  *
  * @module
  */
-import type { Compare, Key, Operation } from "./batch.ts";
+import type { Compare, Key, KeyRange, Operation } from "./batch.ts";
 import { unreachable } from "./errors.ts";
 import type { KeyRecord } from "./keys.ts";
 
@@ -65,23 +66,59 @@ export function holds(
 }
 
 /**
- * A key that the operations put twice, or put and delete; null if there is none. Deletes may
- * overlap: the later one finds nothing left.
+ * A key that the operations put or modify twice, or so and delete; null if there is none. Deletes
+ * may overlap: the later one finds nothing left.
  */
 export function writesTwice(operations: readonly Operation[]): Key | null {
-  const puts = new Set<Key>();
+  const written = new Set<Key>();
   for (const operation of operations) {
-    if (operation.type !== "put") continue;
-    if (puts.has(operation.key)) return operation.key;
-    puts.add(operation.key);
+    if (operation.type !== "put" && operation.type !== "modify") continue;
+    if (written.has(operation.key)) return operation.key;
+    written.add(operation.key);
   }
-  if (puts.size === 0) return null;
+  if (written.size === 0) return null;
   for (const operation of operations) {
     if (operation.type !== "delete") continue;
     const { start, end } = operation.range;
-    for (const key of puts) {
+    for (const key of written) {
       if (key >= start && (end === null || key < end)) return key;
     }
   }
   return null;
+}
+
+/** What an operation reads for its answer; the range is null if nothing. */
+export function readBy(
+  operation: Operation,
+): { range: KeyRange | null; limit: number; keysOnly: boolean } {
+  switch (operation.type) {
+    case "put":
+    case "modify":
+      return {
+        range: operation.returnPrevious ? only(operation.key) : null,
+        limit: 0,
+        keysOnly: false,
+      };
+    case "delete":
+      return {
+        range: operation.returnPrevious ? operation.range : null,
+        limit: 0,
+        keysOnly: false,
+      };
+    case "get":
+      return { range: only(operation.key), limit: 0, keysOnly: false };
+    case "list":
+      return {
+        range: operation.range,
+        limit: operation.limit,
+        keysOnly: operation.keysOnly,
+      };
+    default:
+      return unreachable(operation);
+  }
+}
+
+/** The range of one key. */
+function only(key: Key): KeyRange {
+  return { start: key, end: key + "\0" };
 }

@@ -14,6 +14,7 @@ import type {
   DeleteOperation,
   Key,
   KeyRange,
+  ModifyOperation,
   Operation,
   PutOperation,
   StoredEntry,
@@ -86,11 +87,22 @@ export interface WireCompare {
   lease?: WireInteger;
 }
 
+export interface WireModify {
+  key: Buffer;
+  function: string;
+  encoding: string;
+  operand: Uint8Array;
+  /** Absent: the key keeps its lease. */
+  lease?: WireInteger;
+  returnPrevious: boolean;
+}
+
 export interface WireOperation {
   put?: WirePut | null;
   get?: WireGet | null;
   delete?: WireDelete | null;
   list?: WireList | null;
+  modify?: WireModify | null;
 }
 
 export interface WireTransact {
@@ -252,11 +264,46 @@ function toCompareTarget(wire: WireCompare): Compare["target"] {
   throw new DkvError("MALFORMED", "A comparison names nothing to compare with");
 }
 
+const FUNCTIONS: ReadonlyMap<string, ModifyOperation["function"]> = new Map([
+  ["ADD", "add"],
+  ["MIN", "min"],
+  ["MAX", "max"],
+  ["APPEND", "append"],
+]);
+
+const ENCODINGS: ReadonlyMap<string, ModifyOperation["encoding"]> = new Map([
+  ["DECIMAL", "decimal"],
+  ["UINT64_LE", "uint64le"],
+]);
+
+function toModify(wire: WireModify): ModifyOperation {
+  const name = FUNCTIONS.get(wire.function);
+  const encoding = ENCODINGS.get(wire.encoding);
+  if (name === undefined || encoding === undefined) {
+    throw new DkvError(
+      "MALFORMED",
+      name === undefined
+        ? `A modification has the unknown function ${wire.function}`
+        : `A modification has the unknown encoding ${wire.encoding}`,
+    );
+  }
+  return {
+    type: "modify",
+    key: toKey(wire.key),
+    function: name,
+    encoding,
+    operand: wire.operand,
+    lease: wire.lease === undefined ? null : toLease(wire.lease),
+    returnPrevious: wire.returnPrevious,
+  };
+}
+
 function toOperation(wire: WireOperation): Operation {
   const write = wire.put ?? wire.delete;
   if (write) refuseWriteId(write, "transaction");
   if (wire.put) return toPut(wire.put);
   if (wire.delete) return toDelete(wire.delete);
+  if (wire.modify) return toModify(wire.modify);
   const read = wire.get ?? wire.list;
   if (!read) {
     throw new DkvError("MALFORMED", "An operation of the transaction is empty");
@@ -332,6 +379,15 @@ function fromOperationResult(result: OperationResult, revision: number) {
           revision,
           entries: result.entries.map(fromEntry),
           more: result.more,
+        },
+      };
+    case "modify":
+      return {
+        modify: {
+          revision,
+          version: result.entry.version,
+          value: result.entry.value,
+          previous: fromOptionalEntry(result.previous),
         },
       };
   }

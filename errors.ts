@@ -25,6 +25,7 @@ export type ErrorCode =
   | "KEY_EMPTY"
   | "KEY_TOO_LARGE"
   | "VALUE_TOO_LARGE"
+  | "VALUE_INVALID"
   | "REQUEST_TOO_LARGE"
   | "RANGE_INVERTED"
   | "REVISION_INVALID"
@@ -64,6 +65,7 @@ export const ERROR_TABLE = {
   KEY_EMPTY: { grpc: 3, http: 400, noEffect: true },
   KEY_TOO_LARGE: { grpc: 3, http: 400, noEffect: true },
   VALUE_TOO_LARGE: { grpc: 3, http: 413, noEffect: true },
+  VALUE_INVALID: { grpc: 9, http: 409, noEffect: true },
   REQUEST_TOO_LARGE: { grpc: 3, http: 413, noEffect: true },
   RANGE_INVERTED: { grpc: 3, http: 400, noEffect: true },
   REVISION_INVALID: { grpc: 3, http: 400, noEffect: true },

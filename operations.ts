@@ -95,12 +95,56 @@ export type ListOperation = Keys & {
   readonly reverse?: boolean;
 };
 
+/**
+ * Computes a key's new value out of its present one, so that nobody has to read it first. A write
+ * like a put: it creates the key, and makes a new version even of an equal value.
+ *
+ * - `add`: the sum of both numbers, `min` the smaller one, `max` the larger one; the operand if
+ *   there is no such key;
+ * - `append`: the bytes of both, the operand's behind.
+ *
+ * Where the present value is no number, or the sum is too large, the whole transaction is refused
+ * with VALUE_INVALID and nothing is done.
+ */
+export type ModifyOperation =
+  & {
+    /** Says which operation it is. */
+    readonly type: "modify";
+    /** Whose value to change. */
+    readonly key: Key;
+    /** The lease to attach the key to; 0n detaches it. Default: it keeps the one it has. */
+    readonly lease?: bigint;
+    /** Answer with the entry that was replaced. */
+    readonly returnPrevious?: boolean;
+  }
+  & (
+    | {
+      /** What to compute. */
+      readonly function: "add" | "min" | "max";
+      /** The other number. */
+      readonly operand: number | bigint;
+      /**
+       * How numbers are stored: `decimal` as the text of a signed 64-bit integer, such as `-42`
+       * (no `+`, no zeros in front, no spaces), which must not overflow; `uint64le` as 8 bytes,
+       * little-endian and unsigned, whose sum wraps around. Default: decimal.
+       */
+      readonly encoding?: "decimal" | "uint64le";
+    }
+    | {
+      /** Makes the value longer. */
+      readonly function: "append";
+      /** What to put behind it. */
+      readonly operand: Value;
+    }
+  );
+
 /** One step of a transaction. */
 export type Operation =
   | PutOperation
   | GetOperation
   | DeleteOperation
-  | ListOperation;
+  | ListOperation
+  | ModifyOperation;
 
 /** What to compare, and what to do then. */
 export interface Transaction {
@@ -314,10 +358,51 @@ function writeOperation(field: number, operation: Operation): void {
       close(inner);
       break;
     }
+    case "modify":
+      writeModify(5, operation);
+      break;
     default:
       unreachable(operation);
   }
   close(at);
+}
+
+const FUNCTIONS = { add: 0, min: 1, max: 2, append: 3 } as const;
+const ENCODINGS = { decimal: 0, uint64le: 1 } as const;
+
+function writeModify(field: number, operation: ModifyOperation): void {
+  const at = open(field);
+  writeBytes(1, operation.key);
+  writeNumber(2, FUNCTIONS[operation.function]);
+  if (operation.function === "append") writeBytes(4, operation.operand);
+  else {
+    const { operand, encoding = "decimal" } = operation;
+    writeNumber(3, ENCODINGS[encoding]);
+    writeBytes(4, encodeNumber(operand, encoding));
+  }
+  if (operation.lease !== undefined) writeLease(5, operation.lease);
+  writeBoolean(6, operation.returnPrevious);
+  close(at);
+}
+
+function encodeNumber(
+  operand: number | bigint,
+  encoding: keyof typeof ENCODINGS,
+): Value {
+  if (typeof operand === "number" && !Number.isSafeInteger(operand)) {
+    throw new RangeError(`Expected a whole number below 2^53, not ${operand}`);
+  }
+  const number = BigInt(operand);
+  const cut = encoding === "decimal"
+    ? BigInt.asIntN(64, number)
+    : BigInt.asUintN(64, number);
+  if (cut !== number) {
+    throw new RangeError(`A number in ${encoding} has 64 bits, not ${operand}`);
+  }
+  if (encoding === "decimal") return number.toString();
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, number, true);
+  return bytes;
 }
 
 const RELATIONS = { equal: 0, notEqual: 1, less: 2, greater: 3 } as const;

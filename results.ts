@@ -34,6 +34,13 @@ export type OperationResult =
     readonly entries: readonly StoredEntry[];
     /** True if the limit, or the bound on the bytes of one transaction's results, left keys out. */
     readonly more: boolean;
+  }
+  | {
+    readonly type: "modify";
+    /** As the modification left it. */
+    readonly entry: StoredEntry;
+    /** The entry that was replaced, if asked for and if there was one. */
+    readonly previous: StoredEntry | null;
   };
 
 /** The outcome of one command. `revision` is its own, or the store's if it changed no key. */
@@ -104,6 +111,9 @@ function operationResultBytes(result: OperationResult): number {
       return itself + (result.entry === null ? 0 : entryBytes(result.entry));
     case "list":
       return itself + sumBytes(result.entries);
+    case "modify":
+      return itself + entryBytes(result.entry) +
+        (result.previous === null ? 0 : entryBytes(result.previous));
     default:
       return unreachable(result);
   }
@@ -216,6 +226,12 @@ function writeOperationResult(pen: Pen, result: OperationResult): void {
       const start = pen.open(4);
       for (const entry of result.entries) writeEntry(pen, 1, entry);
       pen.int64(2, result.more ? 1 : 0);
+      return pen.close(start);
+    }
+    case "modify": {
+      const start = pen.open(5);
+      writeEntry(pen, 1, result.entry);
+      if (result.previous !== null) writeEntry(pen, 2, result.previous);
       return pen.close(start);
     }
     default:
@@ -340,6 +356,11 @@ function readOperationResult(reader: Reader): OperationResult {
       return { type: "get", entry: entries[0] ?? null };
     case 4:
       return { type: "list", entries, more: number !== 0 };
+    case 5: {
+      const [entry, previous = null] = entries;
+      if (entry === undefined) throw corrupt("modification without an entry");
+      return { type: "modify", entry, previous };
+    }
     default:
       throw corrupt(`operation ${field}`);
   }

@@ -22,6 +22,7 @@ import { LIMITS, type Settings } from "./config.ts";
 import { DkvError, unreachable } from "./errors.ts";
 import type { Group } from "./group.ts";
 import { nodeOfMember } from "./identity.ts";
+import { checkOperand } from "./modify.ts";
 import type { Result } from "./results.ts";
 import type { LeaseInfo } from "./store.ts";
 import type { WatchOptions } from "./watch.ts";
@@ -108,12 +109,7 @@ export class Service {
     { lease, ttlMs }: { lease: bigint; ttlMs: number },
     options: CallOptions,
   ): Promise<ResultOf<"lease">> {
-    if (lease < 0n) {
-      throw new DkvError(
-        "LEASE_INVALID",
-        `A lease id is not negative: ${lease}`,
-      );
-    }
+    checkLeaseOrNone(lease);
     if (ttlMs < LIMITS.leaseTtlMsMin || ttlMs > LIMITS.leaseTtlMsMax) {
       throw new DkvError(
         "LEASE_INVALID",
@@ -399,18 +395,30 @@ function checkLease(lease: bigint): void {
   }
 }
 
+/** 0n is no lease. */
+function checkLeaseOrNone(lease: bigint): void {
+  if (lease < 0n) {
+    throw new DkvError(
+      "LEASE_INVALID",
+      `A lease id is not negative: ${lease}`,
+    );
+  }
+}
+
 function checkOperation(operation: Operation): void {
   switch (operation.type) {
     case "put":
       checkKey(operation.key);
       checkValue(operation.value);
-      if (operation.lease < 0n) {
-        throw new DkvError(
-          "LEASE_INVALID",
-          `A lease id is not negative: ${operation.lease}`,
-        );
-      }
+      return checkLeaseOrNone(operation.lease);
+    case "modify": {
+      checkKey(operation.key);
+      checkValue(operation.operand);
+      checkLeaseOrNone(operation.lease ?? 0n);
+      const error = checkOperand(operation);
+      if (error !== null) throw new DkvError(error.code, error.message);
       return;
+    }
     case "delete":
       checkRange(operation.range);
       return;

@@ -11,16 +11,18 @@ import type {
   DeleteOperation,
   Key,
   KeyRange,
+  ModifyOperation,
   Operation,
   PutOperation,
   Request,
   StoredEntry,
   TransactRequest,
 } from "./batch.ts";
-import { holds, writesTwice } from "./conditions.ts";
+import { holds, readBy, writesTwice } from "./conditions.ts";
 import { Digest } from "./digest.ts";
 import { assert, type ErrorCode, unreachable } from "./errors.ts";
 import { type LeaseRow, Leases } from "./leases.ts";
+import { modified } from "./modify.ts";
 import { entryBytes, type OperationResult, type Result } from "./results.ts";
 import type { Rows, StoreState } from "./rows.ts";
 import {
@@ -57,6 +59,8 @@ const LEASE_EXPIRIES_PER_ENTRY_MAX = 500;
 /** Bounds that `apply` depends on: they must be the same on all replicas. */
 export interface StoreLimits extends SessionLimits {
   readonly leasesMax: number;
+  /** A value that grew inside the store. */
+  readonly valueBytesMax: number;
   /** How many bytes of entries one command may answer with. */
   readonly responseBytesMax: number;
 }
@@ -107,19 +111,32 @@ const DIGEST_KIND = {
   identify: 5,
 } as const;
 
+type ErrorResult = Extract<Result, { type: "error" }>;
+
+/** A modification that is known to succeed. */
+interface PreparedModify {
+  readonly type: "modify";
+  /** Stores the new value. */
+  readonly put: PutOperation;
+}
+
+/** A step of a transaction that is known to succeed. */
+type Step = Exclude<Operation, ModifyOperation> | PreparedModify;
+
 const EMPTY_VALUE: Uint8Array = new Uint8Array(0);
 
-function refusal(code: ErrorCode, message: string): Result {
+function refusal(code: ErrorCode, message: string): ErrorResult {
   return { type: "error", code, message };
 }
 
-function unknownLease(lease: bigint): Result {
+function unknownLease(lease: bigint): ErrorResult {
   return refusal("LEASE_NOT_FOUND", `Lease not found: ${lease}`);
 }
 
-/** The range of one key. */
-function only(key: Key): KeyRange {
-  return { start: key, end: key + "\0" };
+/** The entry that a put left behind. */
+function entryAfter(event: WatchEvent): StoredEntry {
+  const { key, value, createRevision, modRevision, version, lease } = event;
+  return { key, value, createRevision, modRevision, version, lease };
 }
 
 export class Store {
@@ -304,14 +321,14 @@ export class Store {
     const error = this.#checkPut(put);
     if (error !== null) return error;
     const revision = this.#versions.revision + 1;
-    const { version, previous } = this.#doPut(put, revision);
-    return { type: "put", revision, version, previous };
+    const { event, previous } = this.#doPut(put, revision);
+    return { type: "put", revision, version: event.version, previous };
   }
 
   #delete(operation: DeleteOperation): Result {
-    if (operation.returnPrevious) {
-      const error = this.#checkResultBytes([operation]);
-      if (error !== null) return error;
+    const { responseBytesMax } = this.#limits;
+    if (this.#answerBytes(operation, responseBytesMax) > responseBytesMax) {
+      return this.#answerTooLarge();
     }
     const { deleted, previous } = this.#doDelete(
       operation,
@@ -341,16 +358,10 @@ export class Store {
       })
     );
     const operations = succeeded ? request.then : request.else;
-    for (const operation of operations) {
-      const error = operation.type === "put" ? this.#checkPut(operation) : null;
-      if (error !== null) return error;
-    }
-    const error = this.#checkResultBytes(operations);
-    if (error !== null) return error;
+    const steps = this.#prepare(operations);
+    if ("type" in steps) return steps;
     const revision = this.#versions.revision + 1;
-    const results = operations.map((operation) =>
-      this.#doOperation(operation, revision)
-    );
+    const results = steps.map((step) => this.#doStep(step, revision));
     return {
       type: "transact",
       revision: this.#versions.revision,
@@ -359,7 +370,7 @@ export class Store {
     };
   }
 
-  #checkPut(put: PutOperation): Result | null {
+  #checkPut(put: PutOperation): ErrorResult | null {
     if (put.key === "") return refusal("KEY_EMPTY", "Key is empty");
     if (put.lease !== 0n && !this.#leases.has(put.lease)) {
       return unknownLease(put.lease);
@@ -367,46 +378,92 @@ export class Store {
     return null;
   }
 
-  /** Refuses what would answer with too much, judged by the state before it. */
-  #checkResultBytes(operations: readonly Operation[]): Result | null {
-    const bytesMax = this.#limits.responseBytesMax;
+  /**
+   * Checks all operations, and works out new values: judged by the state before them, which for a
+   * modified key is the state in between, because nothing else may write it. The bound on answers
+   * bounds the new values as well, which may be much larger than the command.
+   */
+  #prepare(operations: readonly Operation[]): readonly Step[] | ErrorResult {
+    const { responseBytesMax } = this.#limits;
+    const steps: Step[] = [];
     let bytes = 0;
     for (const operation of operations) {
-      const { range, limit, keysOnly } = readBy(operation);
-      if (range === null) continue;
-      const page = this.#versions.list(range, {
-        revision: 0,
-        limit,
-        keysOnly,
-        reverse: operation.type === "list" && operation.reverse,
-        bytesMax: bytesMax - bytes,
-      });
-      for (const entry of page.entries) bytes += entryBytes(entry);
-      const all = !page.more || limit > 0 && page.entries.length === limit;
-      if (all && bytes <= bytesMax) continue;
-      return refusal(
-        "REQUEST_TOO_LARGE",
-        `Answer is too large: more than ${bytesMax} bytes of entries; ask for fewer at a time`,
-      );
+      const step = operation.type === "modify"
+        ? this.#prepareModify(operation)
+        : operation;
+      if (step.type === "error") return step;
+      const error = step.type === "put" ? this.#checkPut(step) : null;
+      if (error !== null) return error;
+      bytes += this.#answerBytes(operation, responseBytesMax - bytes);
+      if (step.type === "modify") bytes += step.put.value.length;
+      if (bytes > responseBytesMax) return this.#answerTooLarge();
+      steps.push(step);
     }
-    return null;
+    return steps;
   }
 
-  #doOperation(operation: Operation, revision: number): OperationResult {
-    switch (operation.type) {
+  #prepareModify(operation: ModifyOperation): PreparedModify | ErrorResult {
+    const { key, returnPrevious } = operation;
+    const record = this.#versions.find(key);
+    const present = record === undefined
+      ? null
+      : this.#versions.read(record.position).value;
+    const value = modified(operation, {
+      present,
+      valueBytesMax: this.#limits.valueBytesMax,
+    });
+    if ("code" in value) return refusal(value.code, value.message);
+    const lease = operation.lease ?? record?.lease ?? 0n;
+    const put = { type: "put", key, value, lease, returnPrevious } as const;
+    return this.#checkPut(put) ?? { type: "modify", put };
+  }
+
+  /**
+   * How many bytes of entries an operation answers with, judged by the state before it; Infinity if
+   * more than `bytesMax`.
+   */
+  #answerBytes(operation: Operation, bytesMax: number): number {
+    const { range, limit, keysOnly } = readBy(operation);
+    if (range === null) return 0;
+    const { entries, more } = this.#versions.list(range, {
+      revision: 0,
+      limit,
+      keysOnly,
+      reverse: operation.type === "list" && operation.reverse,
+      bytesMax,
+    });
+    const all = !more || limit > 0 && entries.length === limit;
+    if (!all) return Infinity;
+    return entries.reduce((sum, entry) => sum + entryBytes(entry), 0);
+  }
+
+  #answerTooLarge(): ErrorResult {
+    return refusal(
+      "REQUEST_TOO_LARGE",
+      `Answer is too large: more than ${this.#limits.responseBytesMax} bytes of entries; ask for ` +
+        "fewer at a time",
+    );
+  }
+
+  #doStep(step: Step, revision: number): OperationResult {
+    switch (step.type) {
       case "put": {
-        const { version, previous } = this.#doPut(operation, revision);
-        return { type: "put", version, previous };
+        const { event, previous } = this.#doPut(step, revision);
+        return { type: "put", version: event.version, previous };
+      }
+      case "modify": {
+        const { event, previous } = this.#doPut(step.put, revision);
+        return { type: "modify", entry: entryAfter(event), previous };
       }
       case "delete": {
-        const { deleted, previous } = this.#doDelete(operation, revision);
+        const { deleted, previous } = this.#doDelete(step, revision);
         return { type: "delete", deleted, previous };
       }
       case "get":
-        return { type: "get", entry: this.#versions.get(operation.key, 0) };
+        return { type: "get", entry: this.#versions.get(step.key, 0) };
       case "list": {
-        const { limit, keysOnly, reverse } = operation;
-        const { entries, more } = this.#versions.list(operation.range, {
+        const { limit, keysOnly, reverse } = step;
+        const { entries, more } = this.#versions.list(step.range, {
           revision: 0,
           limit,
           keysOnly,
@@ -416,14 +473,14 @@ export class Store {
         return { type: "list", entries, more };
       }
       default:
-        return unreachable(operation);
+        return unreachable(step);
     }
   }
 
   #doPut(
     put: PutOperation,
     revision: number,
-  ): { version: number; previous: StoredEntry | null } {
+  ): { event: WatchEvent; previous: StoredEntry | null } {
     const { key, value, lease } = put;
     const record = this.#versions.record(key);
     const previous =
@@ -444,7 +501,7 @@ export class Store {
       if (lease !== 0n) this.#leases.attach(key, lease);
     }
     this.#publish(event);
-    return { version: event.version, previous };
+    return { event, previous };
   }
 
   #doDelete(
@@ -638,35 +695,5 @@ export class Store {
   /** Throws if an invariant does not hold. For tests: it looks at everything in memory. */
   assertInvariants(): void {
     this.#versions.assertInvariants();
-  }
-}
-
-/** What an operation reads for its answer; null if nothing. */
-function readBy(
-  operation: Operation,
-): { range: KeyRange | null; limit: number; keysOnly: boolean } {
-  switch (operation.type) {
-    case "put":
-      return {
-        range: operation.returnPrevious ? only(operation.key) : null,
-        limit: 0,
-        keysOnly: false,
-      };
-    case "delete":
-      return {
-        range: operation.returnPrevious ? operation.range : null,
-        limit: 0,
-        keysOnly: false,
-      };
-    case "get":
-      return { range: only(operation.key), limit: 0, keysOnly: false };
-    case "list":
-      return {
-        range: operation.range,
-        limit: operation.limit,
-        keysOnly: operation.keysOnly,
-      };
-    default:
-      return unreachable(operation);
   }
 }

@@ -57,8 +57,19 @@ const deletion = fc.record({
   returnPrevious: fc.boolean(),
 });
 
+const modification = fc.record({
+  type: fc.constant("modify" as const),
+  key: latin1(200),
+  function: fc.constantFrom("add", "min", "max", "append"),
+  encoding: fc.constantFrom("decimal", "uint64le"),
+  operand: value,
+  lease: fc.option(lease),
+  returnPrevious: fc.boolean(),
+});
+
 const operation: fc.Arbitrary<Operation> = fc.oneof(
   put,
+  modification,
   deletion,
   fc.record({ type: fc.constant("get" as const), key: latin1(100) }),
   fc.record({

@@ -146,6 +146,9 @@ Deno.test("batch: bytes that are no command are refused, never read past or misr
     ["a comparison without a target", [0x42, 2, 0x0a, 0]],
     ["an unknown relation", [0x42, 6, 0x0a, 4, 0x10, 9, 0x18, 1]],
     ["an operation of no kind", [0x42, 2, 0x12, 0]],
+    ["an unknown function", [0x42, 6, 0x12, 4, 0x2a, 2, 0x10, 4]],
+    ["an unknown encoding", [0x42, 6, 0x12, 4, 0x2a, 2, 0x18, 2]],
+    ["an unknown field of a modification", [0x42, 6, 0x12, 4, 0x2a, 2, 56, 2]],
   ];
   for (const [what, bytes] of bad) {
     const error = assertThrows(
@@ -300,11 +303,29 @@ function operationMessage(operation: Operation): Record<string, unknown> {
         },
       };
     }
+    case "modify": {
+      const { key, encoding, operand, lease, returnPrevious } = operation;
+      return {
+        modify: {
+          ...present({
+            key: bytes(key),
+            function: FUNCTIONS[operation.function],
+            encoding: ENCODINGS[encoding],
+            operand,
+            returnPrevious,
+          }),
+          // Zero is a lease, absent is none.
+          ...(lease === null ? {} : { lease: `${lease}` }),
+        },
+      };
+    }
     default:
       return unreachable(operation);
   }
 }
 
+const FUNCTIONS = { add: 0, min: 1, max: 2, append: 3 };
+const ENCODINGS = { decimal: 0, uint64le: 1 };
 const RELATIONS = { equal: 0, notEqual: 1, less: 2, greater: 3 };
 
 function compareMessage(compare: Compare): Record<string, unknown> {

@@ -22,6 +22,7 @@ export const TEST_LIMITS: StoreLimits = {
   sessionsMax: 10_000,
   sessionResultsMax: 4096,
   sessionTtlMs: 3_600_000,
+  valueBytesMax: 1 << 20,
   responseBytesMax: 8 << 20,
 };
 

@@ -7,10 +7,12 @@
 import type {
   Compare,
   KeyRange,
+  ModifyOperation,
   Operation,
   Request,
   StoredEntry,
 } from "../batch.ts";
+import { LIMITS } from "../config.ts";
 import { unreachable } from "../errors.ts";
 import type { ListOptions, OperationResult, Result } from "../store.ts";
 
@@ -39,8 +41,13 @@ export class Model {
   readonly revisions: Keys[] = [new Map()];
   readonly events: ModelEvent[] = [];
   readonly leases = new Map<bigint, { ttlMs: number; deadlineMs: number }>();
+  readonly #valueBytesMax: number;
   compactRevision = 0;
   timeMs = 0;
+
+  constructor(valueBytesMax: number = LIMITS.valueBytesMax) {
+    this.#valueBytesMax = valueBytesMax;
+  }
 
   get revision(): number {
     return this.revisions.length - 1;
@@ -154,13 +161,18 @@ export class Model {
     const events: ModelEvent[] = [];
     const results = operations.map((operation): OperationResult => {
       switch (operation.type) {
-        case "put": {
-          const { key, value, lease } = operation;
+        case "put":
+        case "modify": {
+          const { key } = operation;
+          const previous = keys.get(key) ?? null;
+          const value = operation.type === "put"
+            ? operation.value
+            : this.#modified(operation, previous?.value);
+          const lease = operation.lease ?? previous?.lease ?? 0n;
           if (lease !== 0n && !this.leases.has(lease)) {
             throw new Refusal("LEASE_NOT_FOUND");
           }
           if (key === "") throw new Refusal("KEY_EMPTY");
-          const previous = keys.get(key) ?? null;
           const entry = {
             key,
             value,
@@ -171,11 +183,10 @@ export class Model {
           };
           keys.set(key, entry);
           events.push({ type: "put", revision, key, entry, previous });
-          return {
-            type: "put",
-            version: entry.version,
-            previous: operation.returnPrevious ? previous : null,
-          };
+          const shown = operation.returnPrevious ? previous : null;
+          return operation.type === "put"
+            ? { type: "put", version: entry.version, previous: shown }
+            : { type: "modify", entry, previous: shown };
         }
         case "delete": {
           const gone = inRange(keys, operation.range);
@@ -212,6 +223,29 @@ export class Model {
       this.events.push(...events);
     }
     return { results };
+  }
+
+  #modified(operation: ModifyOperation, present?: Uint8Array): Uint8Array {
+    const { operand, encoding } = operation;
+    if (operation.function === "append") {
+      const joined = [...present ?? [], ...operand];
+      if (joined.length > this.#valueBytesMax) {
+        throw new Refusal("VALUE_TOO_LARGE");
+      }
+      return Uint8Array.from(joined);
+    }
+    const by = numberOf(operand, encoding);
+    if (by === null) throw new Refusal("MALFORMED");
+    const number = present === undefined ? by : numberOf(present, encoding);
+    if (number === null) throw new Refusal("VALUE_INVALID");
+    const results = {
+      add: present === undefined ? by : number + by,
+      min: number < by ? number : by,
+      max: number > by ? number : by,
+    };
+    const bytes = bytesOf(results[operation.function], encoding);
+    if (bytes === null) throw new Refusal("VALUE_INVALID");
+    return bytes;
   }
 
   #endLease(lease: bigint): number {
@@ -252,6 +286,41 @@ export class Model {
   }
 }
 
+/** A decimal number is a text that prints as itself; 8 bytes are digits to base 256, the last first. */
+function numberOf(
+  bytes: Uint8Array,
+  encoding: ModifyOperation["encoding"],
+): bigint | null {
+  if (encoding === "uint64le") {
+    if (bytes.length !== 8) return null;
+    return bytes.reduceRight((sum, digit) => sum * 256n + BigInt(digit), 0n);
+  }
+  const text = String.fromCharCode(...bytes);
+  let number: bigint;
+  try {
+    number = BigInt(text);
+  } catch {
+    return null;
+  }
+  const inBounds = number >= -(2n ** 63n) && number < 2n ** 63n;
+  return inBounds && number.toString() === text ? number : null;
+}
+
+/** The other way round; null for a decimal number that is out of bounds. */
+function bytesOf(
+  number: bigint,
+  encoding: ModifyOperation["encoding"],
+): Uint8Array | null {
+  const bytes = encoding === "decimal"
+    ? Array.from(number.toString(), (digit) => digit.charCodeAt(0))
+    : Array.from(
+      { length: 8 },
+      (_, at) => Number(number / 256n ** BigInt(at) % 256n),
+    );
+  const value = Uint8Array.from(bytes);
+  return numberOf(value, encoding) === null ? null : value;
+}
+
 function inRange(keys: Keys, range: KeyRange): StoredEntry[] {
   return [...keys.values()]
     .filter(({ key }) =>
@@ -263,8 +332,8 @@ function inRange(keys: Keys, range: KeyRange): StoredEntry[] {
 function twice(operations: readonly Operation[]): boolean {
   return operations.some((a, i) =>
     operations.some((b, j) =>
-      i !== j && a.type === "put" &&
-      (b.type === "put" && a.key === b.key ||
+      i !== j && (a.type === "put" || a.type === "modify") &&
+      ((b.type === "put" || b.type === "modify") && a.key === b.key ||
         b.type === "delete" && a.key >= b.range.start &&
           (b.range.end === null || a.key < b.range.end))
     )

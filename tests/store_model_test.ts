@@ -28,7 +28,19 @@ const range: fc.Arbitrary<KeyRange> = fc.oneof(
   fc.record({ start: bound, end: fc.option(bound) }),
 );
 const lease = fc.constantFrom(0n, 0n, 1n, 2n, 2n ** 62n);
-const value = fc.uint8Array({ maxLength: 3 });
+const bytes = fc.uint8Array({ maxLength: 3 });
+/** Small and large ones, so that sums overflow, and texts that only look like numbers. */
+const decimal = fc.oneof(
+  fc.constantFrom("0", "1", "-1", "7", "12345"),
+  fc.constantFrom(`${2n ** 63n - 1n}`, `${-(2n ** 63n)}`),
+  fc.constantFrom("01", "+1", "-0", " 1", "1\n", "1e3", "0x1", `${2n ** 63n}`),
+).map((text) => new TextEncoder().encode(text));
+const uint64 = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }).map((number) => {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, number, true);
+  return bytes;
+});
+const value = fc.oneof(bytes, decimal, uint64);
 const returnPrevious = fc.boolean();
 const put = fc.record({
   type: fc.constant("put" as const),
@@ -42,8 +54,18 @@ const deletion = fc.record({
   range,
   returnPrevious,
 });
+const modification = fc.record({
+  type: fc.constant("modify" as const),
+  key,
+  function: fc.constantFrom("add", "add", "min", "max", "append"),
+  encoding: fc.constantFrom("decimal", "decimal", "uint64le"),
+  operand: value,
+  lease: fc.option(lease),
+  returnPrevious,
+});
 const operation: fc.Arbitrary<Operation> = fc.oneof(
   put,
+  { weight: 2, arbitrary: modification },
   deletion,
   fc.record({ type: fc.constant("get" as const), key }),
   fc.record({
@@ -71,6 +93,15 @@ const someLease = fc.constantFrom(1n, 2n, 2n ** 62n);
 const request: fc.Arbitrary<Request> = fc.oneof(
   { weight: 5, arbitrary: put },
   { weight: 2, arbitrary: deletion },
+  {
+    weight: 2,
+    arbitrary: modification.map((one) => ({
+      type: "transact" as const,
+      compares: [],
+      then: [one],
+      else: [],
+    })),
+  },
   {
     weight: 3,
     arbitrary: fc.record({
@@ -126,12 +157,15 @@ function plain(value: unknown): unknown {
   return Object.fromEntries(members.map(([name, one]) => [name, plain(one)]));
 }
 
+/** Values grow beyond this by a few appends. */
+const LIMITS = { ...TEST_LIMITS, valueBytesMax: 24 };
+
 /** A store and its twin, which gets the same log but is never reloaded and never removes rows. */
 class Pair {
-  readonly model = new Model();
+  readonly model = new Model(LIMITS.valueBytesMax);
   readonly rows = new FakeRows();
-  store = Store.load(this.rows, EMPTY_STATE, TEST_LIMITS);
-  readonly twin = Store.load(new FakeRows(), EMPTY_STATE, TEST_LIMITS);
+  store = Store.load(this.rows, EMPTY_STATE, LIMITS);
+  readonly twin = Store.load(new FakeRows(), EMPTY_STATE, LIMITS);
   #timeMs = 0;
 
   perform(action: Action): void {
@@ -145,7 +179,7 @@ class Pair {
       }
       case "reload": {
         const before = this.store.state;
-        this.store = Store.load(this.rows, before, TEST_LIMITS);
+        this.store = Store.load(this.rows, before, LIMITS);
         return assertEquals(this.store.state, before);
       }
       case "slice":
@@ -388,7 +422,7 @@ Deno.test("store: replicas agree however their entries were cut, if the entries 
     (batches) => {
       const stores = [new FakeRows(), new FakeRows()].map((rows) => ({
         rows,
-        store: Store.load(rows, EMPTY_STATE, TEST_LIMITS),
+        store: Store.load(rows, EMPTY_STATE, LIMITS),
       }));
       const results: Result[][] = [[], []];
       for (const [at, requests] of batches.entries()) {
@@ -413,7 +447,7 @@ Deno.test("store: replicas agree however their entries were cut, if the entries 
             replica.store = Store.load(
               replica.rows,
               replica.store.state,
-              TEST_LIMITS,
+              LIMITS,
             );
           }
         }

@@ -17,7 +17,8 @@ import { needs } from "./needs.ts";
 const LAYERS: readonly (readonly string[])[] = [
   ["errors"],
   ["config", "metrics", "digest", "fields", "wire", "runtime"],
-  ["message", "batch"],
+  ["message", "modify"],
+  ["batch"],
   ["members", "progress", "entry", "identity"],
   ["log", "reads", "envelope"],
   // The core and what it says.
@@ -53,7 +54,7 @@ const LAYERS: readonly (readonly string[])[] = [
   // Starts and stops everything, so it knows everything.
   ["node"],
   // The client: see CLIENT.
-  ["operations"],
+  ["operations", "fieldreader"],
   ["answers"],
   ["endpoints"],
   ["requests", "listing", "subscription"],
@@ -69,6 +70,7 @@ const LAYERS: readonly (readonly string[])[] = [
 /** The client library knows no module of the server but the errors. */
 const CLIENT: readonly string[] = [
   "operations",
+  "fieldreader",
   "answers",
   "endpoints",
   "requests",
@@ -94,6 +96,7 @@ const PURE: readonly string[] = [
   "effect",
   "leader",
   "replicate",
+  "modify",
   "batch",
   "results",
   "leases",
