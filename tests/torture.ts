@@ -273,6 +273,7 @@ class Torture {
   /** What is to be undone of the round that runs. */
   #stack = new AsyncDisposableStack();
   #cleaning: Promise<void> | null = null;
+  #file: HistoryFile | null = null;
   #stopped = false;
 
   constructor(plan: Plan) {
@@ -287,6 +288,7 @@ class Torture {
     this.#abort.abort();
     setTimeout(() => Deno.exit(1), CLEAN_MS_MAX);
     await this.#clean();
+    this.#file?.flush();
     Deno.exit(1);
   }
 
@@ -304,6 +306,7 @@ class Torture {
     }
     Deno.mkdirSync(".tmp", { recursive: true });
     using file = new HistoryFile(path);
+    this.#file = file;
     file.write({ t: "run", seed, seconds });
     const random = new Random(seed, "torture");
     const deck = new Deck(new Random(seed, "deck"));
