@@ -496,7 +496,7 @@ needs(
       nodes: 3,
       settings: { catchUpEntries: 50 },
       smallDisks: false,
-      loadMs: 8000,
+      loadMs: 6000,
       seed,
       random: new Random(seed),
       deck: new Deck(new Random(seed, "deck")),
