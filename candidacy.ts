@@ -165,6 +165,51 @@ export class Candidacy {
   }
 }
 
+/** The first place in a queue, as its holder sees it: a lock, a leadership. */
+export abstract class Holding implements AsyncDisposable {
+  /** What is locked or led. */
+  readonly name: string;
+  readonly #place: Candidacy;
+
+  /**
+   * Use `Client.lock` or `Election.campaign`.
+   *
+   * @internal
+   */
+  constructor(name: string, place: Candidacy) {
+    this.name = name;
+    this.#place = place;
+  }
+
+  /** The fencing token: greater than that of every holder before. */
+  get token(): number {
+    return this.#place.token;
+  }
+
+  /** The holder's key in the store. */
+  get key(): string {
+    return this.#place.key;
+  }
+
+  /** Aborted when the place is lost. The work that depends on it must then stop. */
+  get signal(): AbortSignal {
+    return this.#place.signal;
+  }
+
+  /**
+   * A comparison that holds as long as the place does. A transaction that contains it cannot take
+   * effect after the place was lost, however late it arrives.
+   */
+  get guard(): Compare {
+    return this.#place.guard;
+  }
+
+  /** Gives the place up. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#place.leave();
+  }
+}
+
 /** What the keys of a queue begin with. */
 export function prefixOf(name: string): string {
   return `${name}/`;

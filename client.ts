@@ -55,6 +55,7 @@ export type { Atomic, AtomicResult, Expected } from "./atomic.ts";
 export type { Lease } from "./heldlease.ts";
 export type { LeaseStatus } from "./leasing.ts";
 export type { CampaignOptions, Election, Leadership } from "./leadership.ts";
+export type { Holding } from "./candidacy.ts";
 export type { Lock, LockOptions } from "./lock.ts";
 export { DkvError, type ErrorCode, OutcomeUnknownError } from "./errors.ts";
 export type {
@@ -539,6 +540,30 @@ export class Client implements AsyncDisposable {
       );
     }
     return toStatus(await ask(endpoint, times.timeoutMs));
+  }
+
+  /**
+   * Lets another node lead, or the one that is furthest, and resolves with the id of the new leader.
+   *
+   * @throws {DkvError} MEMBERSHIP_REFUSED if there is no such voter; DEADLINE_EXCEEDED if leadership
+   * did not move.
+   */
+  async transferLeadership(
+    nodeId = "",
+    options: CallOptions = {},
+  ): Promise<string> {
+    const answer = await this.#endpoints.retry(
+      (endpoint, { attemptMs }) =>
+        endpoint.call({
+          service: "Cluster",
+          method: "TransferLeadership",
+          request: { nodeId },
+          timeoutMs: attemptMs,
+          signal: options.signal,
+        }),
+      this.#times(options),
+    );
+    return String(answer["leader"]);
   }
 
   /** Ends everything: operations that are not settled reject with CANCELLED or as unknown. */

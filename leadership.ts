@@ -6,11 +6,11 @@
  */
 
 import type { Entry } from "./answers.ts";
-import { Candidacy, prefixOf, type QueueStore } from "./candidacy.ts";
+import { Candidacy, Holding, prefixOf, type QueueStore } from "./candidacy.ts";
 import { DkvError } from "./errors.ts";
 import type { Lease } from "./heldlease.ts";
 import { giveBack } from "./lock.ts";
-import type { Compare, Value } from "./operations.ts";
+import type { Value } from "./operations.ts";
 
 /**
  * What an election needs of the store.
@@ -116,10 +116,7 @@ export class Election {
 }
 
 /** A won election, until it is resigned or lost. */
-export class Leadership implements AsyncDisposable {
-  /** What was campaigned for. */
-  readonly name: string;
-  readonly #place: Candidacy;
+export class Leadership extends Holding {
   readonly #lease: bigint;
   readonly #store: QueueStore;
 
@@ -129,37 +126,16 @@ export class Leadership implements AsyncDisposable {
    * @internal
    */
   constructor(
-    fields: {
+    { name, place, lease, store }: {
       name: string;
       place: Candidacy;
       lease: bigint;
       store: QueueStore;
     },
   ) {
-    this.name = fields.name;
-    this.#place = fields.place;
-    this.#lease = fields.lease;
-    this.#store = fields.store;
-  }
-
-  /** The fencing token: greater than that of every leader before. */
-  get token(): number {
-    return this.#place.token;
-  }
-
-  /** The leader's key in the store. */
-  get key(): string {
-    return this.#place.key;
-  }
-
-  /** Aborted when the leadership is lost. */
-  get signal(): AbortSignal {
-    return this.#place.signal;
-  }
-
-  /** A comparison that holds as long as this leadership does. */
-  get guard(): Compare {
-    return this.#place.guard;
+    super(name, place);
+    this.#lease = lease;
+    this.#store = store;
   }
 
   /**
@@ -179,11 +155,6 @@ export class Leadership implements AsyncDisposable {
 
   /** Steps down: the next in line leads. */
   async resign(): Promise<void> {
-    await this.#place.leave();
-  }
-
-  /** Steps down. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.resign();
+    await this[Symbol.asyncDispose]();
   }
 }

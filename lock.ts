@@ -4,10 +4,9 @@
  * @module
  */
 
-import { Candidacy, type QueueStore } from "./candidacy.ts";
+import { Candidacy, Holding, type QueueStore } from "./candidacy.ts";
 import { DkvError } from "./errors.ts";
 import type { Lease } from "./heldlease.ts";
-import type { Compare } from "./operations.ts";
 
 /** How to wait for a lock, and for how long to hold it without a sign of life. */
 export interface LockOptions {
@@ -22,52 +21,10 @@ export interface LockOptions {
 }
 
 /** A lock that is held. Get one with `Client.lock`. */
-export class Lock implements AsyncDisposable {
-  /** What is locked. */
-  readonly name: string;
-  readonly #place: Candidacy;
-
-  /**
-   * Use `Client.lock`.
-   *
-   * @internal
-   */
-  constructor(name: string, place: Candidacy) {
-    this.name = name;
-    this.#place = place;
-  }
-
-  /** The fencing token: greater than that of every holder before. */
-  get token(): number {
-    return this.#place.token;
-  }
-
-  /** The holder's key in the store. */
-  get key(): string {
-    return this.#place.key;
-  }
-
-  /** Aborted when the lock is lost. The work that it protects must then stop. */
-  get signal(): AbortSignal {
-    return this.#place.signal;
-  }
-
-  /**
-   * A comparison that holds as long as the lock does. A transaction that contains it cannot take
-   * effect after the lock was lost, however late it arrives.
-   */
-  get guard(): Compare {
-    return this.#place.guard;
-  }
-
+export class Lock extends Holding {
   /** Gives the lock back. */
   async release(): Promise<void> {
-    await this.#place.leave();
-  }
-
-  /** Gives the lock back. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.release();
+    await this[Symbol.asyncDispose]();
   }
 }
 
