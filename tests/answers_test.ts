@@ -68,6 +68,15 @@ needs(["read"], "answers: results of a pipeline", () => {
           { get: { entry: WIRE } },
           { delete: { deleted: 3 } },
           { list: { entries: [WIRE], more: true } },
+          {
+            modify: {
+              revision: 11,
+              version: 300,
+              value: bytes("42"),
+              previous: WIRE,
+            },
+          },
+          { modify: { revision: 11, version: 1 } },
         ],
       },
     },
@@ -89,7 +98,14 @@ needs(["read"], "answers: results of a pipeline", () => {
   assertEquals([error.code, error.message], ["KEY_EMPTY", "The key is empty"]);
   const transaction = answers.get(6) as TransactResult;
   const types = transaction.results.map(({ type }) => type);
-  assertEquals(types, ["put", "get", "delete", "list"]);
+  assertEquals(types, ["put", "get", "delete", "list", "modify", "modify"]);
+  const [modified, emptied] = transaction.results.slice(4);
+  assert(modified?.type === "modify" && emptied?.type === "modify");
+  assertEquals([modified.revision, modified.version], [11, 300]);
+  message.fill(0);
+  assertEquals([...modified.value], [...bytes("42")]);
+  checkEntry(modified.previous);
+  assertEquals([emptied.value.length, emptied.previous], [0, null]);
 });
 
 needs(["read"], "answers: pages of a list", () => {

@@ -62,7 +62,16 @@ interface TransactAnswer {
     readonly get?: GetAnswer;
     readonly delete?: DeleteAnswer;
     readonly list?: ListAnswer;
+    readonly modify?: ModifyAnswer;
   }[];
+}
+
+interface ModifyAnswer {
+  readonly header: Header | null;
+  readonly revision: string;
+  readonly version: string;
+  readonly value: Buffer;
+  readonly previous: WireEntry | null;
 }
 
 interface WatchAnswer {
@@ -399,6 +408,152 @@ const TRANSACTIONS: Steps = {
   },
 };
 
+function modify(
+  rpc: Rpc,
+  fields: object,
+  more: object = {},
+): Promise<TransactAnswer> {
+  return transact(rpc, { then: [{ modify: fields }], ...more });
+}
+
+const MODIFICATIONS: Steps = {
+  "increments through all nodes at once are all counted, and each is told its number":
+    async ({ rpcs }) => {
+      const key = bytes("mod/n");
+      const answers = await Promise.all(
+        Array.from(
+          { length: 60 },
+          (_, at) => modify(other(rpcs, at), { key, operand: bytes("1") }),
+        ),
+      );
+      const numbers = answers.map(({ results: [first] }) =>
+        Number(text(first?.modify?.value))
+      );
+      assertEquals(
+        numbers.toSorted((a, b) => a - b),
+        Array.from({ length: 60 }, (_, at) => at + 1),
+      );
+      for (const { revision, results: [first] } of answers) {
+        assertEquals(first?.modify?.revision, revision);
+        assertEquals(first?.modify?.version, text(first?.modify?.value));
+        assertEquals(first?.modify?.previous, null);
+      }
+      for (const rpc of rpcs) assertEquals(await value(rpc, "mod/n"), "60");
+    },
+
+  "an increment with an id is applied once, whichever nodes it is sent to":
+    async ({ rpcs }) => {
+      const fields = { key: bytes("mod/once"), operand: bytes("5") };
+      const writeId = { client: bytes("modifier"), sequence: 1 };
+      const answers = [];
+      for (const rpc of rpcs) {
+        answers.push(await modify(rpc, fields, { writeId }));
+      }
+      const [first] = answers;
+      assertEquals(text(first?.results[0]?.modify?.value), "5");
+      for (const answer of answers) {
+        assertEquals(answer.revision, first?.revision);
+        assertEquals(answer.results, first?.results);
+      }
+      assertEquals(await value(rpcs[0], "mod/once"), "5");
+    },
+
+  "every function, in one revision, seen by a watch and kept by a lease":
+    async ({ rpcs }) => {
+      const rpc = other(rpcs, 1);
+      await rpc.call("KeyValue.Grant", { lease: "78", ttlMs: 60_000 });
+      const stream = other(rpcs, 2).duplex<WatchAnswer>("KeyValue.Watch");
+      stream.send({ create: { watchId: 1, range: range("mod/f", "mod/g") } });
+      await stream.expect();
+      const le = (number: number) => [number, 0, 0, 0, 0, 0, 0, 0];
+      const steps = [
+        { key: bytes("mod/fa"), operand: bytes("-3"), lease: "78" },
+        { key: bytes("mod/fb"), function: "MAX", operand: bytes("10") },
+        { key: bytes("mod/fc"), function: "MIN", operand: bytes("10") },
+        { key: bytes("mod/fd"), function: "APPEND", operand: bytes("xy") },
+        {
+          key: bytes("mod/fe"),
+          encoding: "UINT64_LE",
+          operand: new Uint8Array(le(200)),
+        },
+      ].map((one) => ({ modify: { ...one, returnPrevious: true } }));
+      const first = await transact(rpc, { then: steps });
+      for (const step of steps) {
+        Object.assign(step.modify, { lease: undefined });
+      }
+      const second = await transact(rpc, { then: steps });
+      const values = (answer: TransactAnswer) =>
+        answer.results.map(({ modify }) => modify?.value);
+      const [fe] = values(second).slice(-1);
+      assertEquals([...fe ?? []], [144, 1, 0, 0, 0, 0, 0, 0]);
+      assertEquals(values(second).slice(0, 4).map(text), [
+        "-6",
+        "10",
+        "10",
+        "xyxy",
+      ]);
+      assertEquals(
+        second.results.map(({ modify }) => modify?.previous?.value),
+        values(first),
+      );
+      assertEquals(
+        first.results.map(({ modify }) => modify?.previous),
+        steps.map(() => null),
+      );
+      const events = await eventsThrough(stream, second.revision);
+      assertEquals(
+        events.map(({ kind, entry: { key, value, modRevision } }) => [
+          kind,
+          text(key),
+          modRevision,
+          [...value],
+        ]),
+        [first, second].flatMap((answer) =>
+          steps.map(({ modify: { key } }, at) => [
+            "PUT",
+            text(key),
+            answer.revision,
+            [...values(answer)[at] ?? []],
+          ])
+        ),
+      );
+      stream.cancel();
+      // What says nothing about a lease leaves the key with the one it has.
+      assertEquals((await get(rpc, "mod/fa")).entry?.lease, "78");
+      await rpc.call("KeyValue.Revoke", { lease: "78" });
+      assertEquals(await value(rpc, "mod/fa"), null);
+      assertEquals(await value(rpc, "mod/fb"), "10");
+    },
+
+  "what is no number is refused with a code, and nothing is done": async (
+    { rpcs: [rpc] },
+  ) => {
+    await put(rpc, "mod/text", { value: "abc" });
+    const key = bytes("mod/text");
+    const one = { key: bytes("mod/half"), operand: bytes("1") };
+    const both = (fields: object) =>
+      transact(rpc, { then: [{ modify: one }, { modify: fields }] });
+    await assertRefused(both({ key, operand: bytes("1") }), {
+      code: "VALUE_INVALID",
+      says: ['"mod/text"', '"abc"'],
+    });
+    await assertRefused(both({ key, operand: bytes("1.5") }), {
+      code: "MALFORMED",
+      says: ['"1.5"'],
+    });
+    await assertRefused(both({ ...one, key: bytes("mod/half") }), {
+      code: "DUPLICATE_KEY",
+    });
+    await put(rpc, "mod/max", { value: `${2n ** 63n - 1n}` });
+    await assertRefused(both({ key: bytes("mod/max"), operand: bytes("1") }), {
+      code: "VALUE_INVALID",
+      says: ["9223372036854775807", "64 bits"],
+    });
+    assertEquals(await value(rpc, "mod/half"), null);
+    assertEquals(await value(rpc, "mod/text"), "abc");
+  },
+};
+
 const LISTS: Steps = {
   "a list comes in pages, all at one revision, while writes go on": async (
     { rpcs },
@@ -641,7 +796,18 @@ const PIPELINES: Steps = {
           { id: 14, get: { key, revision: "999999999" } },
           {
             id: 15,
-            transact: { then: [{ get: { key: bytes("pipe/there") } }] },
+            transact: {
+              then: [
+                { get: { key: bytes("pipe/there") } },
+                {
+                  modify: {
+                    key: bytes("pipe/n"),
+                    function: "MAX",
+                    operand: bytes("42"),
+                  },
+                },
+              ],
+            },
           },
           { id: 16 },
         ],
@@ -665,8 +831,9 @@ const PIPELINES: Steps = {
       assertStringIncludes(results.get("16")?.error?.message ?? "", "16");
       assert(Number(results.get("11")?.put?.revision) > 0);
       assertEquals(text(results.get("12")?.get?.entry?.value), "yes");
-      const [step] = results.get("15")?.transact?.results ?? [];
+      const [step, count] = results.get("15")?.transact?.results ?? [];
       assertEquals(text(step?.get?.entry?.value), "yes");
+      assertEquals(text(count?.modify?.value), "42");
       assertEquals(results.get("9007199254740993")?.delete?.deleted, "1");
       stream.end();
       assertEquals(await stream.next(), null);
@@ -930,6 +1097,7 @@ clusterSteps("api: every call, on every node", {
 }, {
   ...KEYS,
   ...TRANSACTIONS,
+  ...MODIFICATIONS,
   ...LISTS,
   ...WATCHES,
   ...PIPELINES,

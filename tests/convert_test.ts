@@ -184,6 +184,64 @@ Deno.test("convert: the steps of a transaction", () => {
   );
 });
 
+const MODIFY = {
+  key,
+  function: "ADD",
+  encoding: "DECIMAL",
+  operand: value,
+  returnPrevious: false,
+};
+
+Deno.test("convert: modifications, with a lease, without one, and with none said", () => {
+  const common = {
+    type: "modify",
+    key: "k",
+    encoding: "decimal",
+    operand: value,
+  };
+  assertEquals(operation({ modify: MODIFY }), {
+    ...common,
+    function: "add",
+    lease: null,
+    returnPrevious: false,
+  } as never);
+  const leases: [string, bigint][] = [
+    ["0", 0n],
+    ["9223372036854775807", 2n ** 63n - 1n],
+    ["-1", -1n],
+  ];
+  for (const [wire, lease] of leases) {
+    const step = operation({ modify: { ...MODIFY, lease: wire } });
+    assert(step?.type === "modify");
+    assertEquals(step.lease, lease);
+  }
+  const functions = { ADD: "add", MIN: "min", MAX: "max", APPEND: "append" };
+  for (const [name, expected] of Object.entries(functions)) {
+    const modify = {
+      ...MODIFY,
+      function: name,
+      encoding: "UINT64_LE",
+      returnPrevious: true,
+    };
+    assertEquals(operation({ modify }), {
+      ...common,
+      function: expected,
+      encoding: "uint64le",
+      lease: null,
+      returnPrevious: true,
+    } as never);
+  }
+  for (const unknown of ["4", "toString", ""]) {
+    for (const field of ["function", "encoding"]) {
+      assertRefuses(
+        () => operation({ modify: { ...MODIFY, [field]: unknown } }),
+        "MALFORMED",
+        `unknown ${field} ${unknown}`,
+      );
+    }
+  }
+});
+
 Deno.test("convert: what a transaction cannot do is refused, not ignored", () => {
   const get = { key, revision: "0", serializable: false };
   assertRefuses(() => operation({}), "MALFORMED", "empty");
@@ -264,6 +322,8 @@ Deno.test("convert: each step of a transaction answers in its place", () => {
       { type: "get", entry: null },
       { type: "delete", deleted: 2, previous: [] },
       { type: "list", entries: [ENTRY], more: true },
+      { type: "modify", entry: ENTRY, previous: null },
+      { type: "modify", entry: { ...ENTRY, version: 4 }, previous: ENTRY },
     ],
   });
   assertEquals(wire, {
@@ -275,6 +335,8 @@ Deno.test("convert: each step of a transaction answers in its place", () => {
       { get: { entry: null } },
       { delete: { revision: 9, deleted: 2, previous: [] } },
       { list: { revision: 9, entries: [WIRE_ENTRY], more: true } },
+      { modify: { revision: 9, version: 3, value, previous: null } },
+      { modify: { revision: 9, version: 4, value, previous: WIRE_ENTRY } },
     ],
   } as never);
 });

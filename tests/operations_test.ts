@@ -13,6 +13,7 @@ import {
   encodeHead,
   encodePut,
   encodeTransaction,
+  type ModifyOperation,
   OPERATION_BYTES_MAX,
   prefixEnd,
   setTimeoutMs,
@@ -142,6 +143,81 @@ needs(["read"], "operations: a transaction with everything in it", () => {
       { list: { range: {}, reverse: true } },
     ],
   });
+});
+
+needs(["read"], "operations: modifications", () => {
+  const le = (number: bigint) => {
+    const bytes = new Uint8Array(8);
+    new DataView(bytes.buffer).setBigUint64(0, number, true);
+    return [...bytes];
+  };
+  const uint64le = { encoding: "uint64le" } as const;
+  const cases: [Omit<ModifyOperation, "type" | "key">, object][] = [
+    [{ function: "add", operand: 1 }, { operand: codes("1") }],
+    [{ function: "add", operand: 0, lease: 0n }, {
+      operand: codes("0"),
+      lease: "0",
+    }],
+    [{ function: "add", operand: -(2n ** 63n) }, {
+      operand: codes("-9223372036854775808"),
+    }],
+    [
+      { function: "min", operand: 2n ** 63n - 1n, returnPrevious: true },
+      {
+        function: "MIN",
+        operand: codes("9223372036854775807"),
+        returnPrevious: true,
+      },
+    ],
+    [{ function: "max", operand: 2n ** 64n - 1n, ...uint64le }, {
+      function: "MAX",
+      encoding: "UINT64_LE",
+      operand: le(2n ** 64n - 1n),
+    }],
+    [{ function: "add", operand: 258, ...uint64le, lease: 2n ** 63n - 1n }, {
+      encoding: "UINT64_LE",
+      operand: le(258n),
+      lease: "9223372036854775807",
+    }],
+    [{ function: "append", operand: "ä" }, {
+      function: "APPEND",
+      operand: codes("ä"),
+    }],
+    [{ function: "append", operand: new Uint8Array([0, 255]) }, {
+      function: "APPEND",
+      operand: [0, 255],
+    }],
+  ];
+  const then = cases.map(([modification]) =>
+    ({ type: "modify", key: "n", ...modification }) as ModifyOperation
+  );
+  const transaction = encodeTransaction(FRAME, { then });
+  setTimeoutMs(transaction, 1);
+  assertEquals(decode(transaction.bytes)["transact"], {
+    then: cases.map(([, expected]) => ({
+      modify: { key: codes("n"), ...expected },
+    })),
+  });
+});
+
+Deno.test("operations: operands that are no number, or have too many bits", () => {
+  const bad: [number | bigint, "decimal" | "uint64le"][] = [
+    [0.5, "decimal"],
+    [NaN, "decimal"],
+    [Infinity, "decimal"],
+    [2 ** 53, "decimal"],
+    [2n ** 63n, "decimal"],
+    [-(2n ** 63n) - 1n, "decimal"],
+    [2n ** 64n, "uint64le"],
+    [-1, "uint64le"],
+  ];
+  for (const [operand, encoding] of bad) {
+    const type = "modify";
+    const then = [
+      { type, key: "n", function: "add", operand, encoding },
+    ] as const;
+    assertThrows(() => encodeTransaction(FRAME, { then }), RangeError);
+  }
 });
 
 Deno.test("operations: the bytes are the caller's no more", () => {

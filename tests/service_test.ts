@@ -1,6 +1,7 @@
 /** What operations mean, on a lone replica in memory: checks, pages, and promises that settle. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import type { ModifyOperation } from "../batch.ts";
 import { defaultSettings, LIMITS } from "../config.ts";
 import { Disk } from "../disk.ts";
 import { DkvError, type ErrorCode } from "../errors.ts";
@@ -151,6 +152,36 @@ Deno.test("service: bad requests are refused before anything is proposed", async
     async () => await put(service, "a", LIMITS.valueBytesMax + 1),
     "VALUE_TOO_LARGE",
   );
+  const modify = {
+    type: "modify",
+    key: "a",
+    function: "add",
+    encoding: "decimal",
+    operand: new TextEncoder().encode("1"),
+    lease: null,
+    returnPrevious: false,
+  } as const;
+  const operand = new Uint8Array(LIMITS.valueBytesMax + 1);
+  const twice = { key: "b" };
+  const modifications: [Partial<ModifyOperation>, ErrorCode][] = [
+    [{ key: "" }, "KEY_EMPTY"],
+    [{ key: long }, "KEY_TOO_LARGE"],
+    [{ operand: new Uint8Array(0) }, "MALFORMED"],
+    [{ operand: new TextEncoder().encode("+1") }, "MALFORMED"],
+    [{ encoding: "uint64le" }, "MALFORMED"],
+    [{ operand }, "VALUE_TOO_LARGE"],
+    [{ function: "append", operand }, "VALUE_TOO_LARGE"],
+    [{ lease: -1n }, "LEASE_INVALID"],
+    [twice, "DUPLICATE_KEY"],
+  ];
+  for (const [part, code] of modifications) {
+    const then = [{ ...modify, ...twice }, { ...modify, ...part }];
+    const request = { type: "transact", compares: [], else: [] } as const;
+    await assertRefuses(
+      async () => await service.transact({ ...request, then }, WRITE),
+      code,
+    );
+  }
   await assertRefuses(
     async () => await service.get("a", { ...NOW, revision: 0.5 }),
     "REVISION_INVALID",
@@ -176,7 +207,7 @@ Deno.test("service: bad requests are refused before anything is proposed", async
     "MEMBERSHIP_REFUSED",
   );
   assertEquals(group.core.lastIndex, lastIndex);
-  assertEquals(group.pending, { proposals: 0, queries: 0 });
+  assertEquals(group.pending, { proposals: 0, proposalBytes: 0, queries: 0 });
 });
 
 Deno.test("service: a sequence number belongs to one kind of write", async () => {

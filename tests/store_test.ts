@@ -10,7 +10,13 @@ import {
   assertNotEquals,
   assertThrows,
 } from "@std/assert";
-import type { KeyRange, Operation, Request, WriteId } from "../batch.ts";
+import type {
+  KeyRange,
+  ModifyOperation,
+  Operation,
+  Request,
+  WriteId,
+} from "../batch.ts";
 import { AssertionError, DkvError } from "../errors.ts";
 import {
   type Applied,
@@ -50,6 +56,27 @@ function del(key: string): Request & Operation {
     range: { start: key, end: key + "\0" },
     returnPrevious: false,
   };
+}
+
+function modify(
+  key: string,
+  operand: string,
+  options: Partial<ModifyOperation> = {},
+): ModifyOperation {
+  return {
+    type: "modify",
+    key,
+    function: "add",
+    encoding: "decimal",
+    operand: bytes(operand),
+    lease: null,
+    returnPrevious: false,
+    ...options,
+  };
+}
+
+function transact(...then: Operation[]): Request {
+  return { type: "transact", compares: [], then, else: [] };
 }
 
 /** A store with its rows, fed one entry at a time. */
@@ -269,6 +296,10 @@ Deno.test("store: a key written twice in a transaction is refused, in either bra
     [put("a"), put("b"), put("a")],
     [put("a"), del("a")],
     [range, put("b")],
+    [modify("a", "1"), modify("a", "1")],
+    [put("a"), modify("a", "1")],
+    [modify("a", "1"), put("b"), del("a")],
+    [range, modify("b", "1")],
   ];
   for (const operations of bad) {
     for (const branch of ["then", "else"] as const) {
@@ -289,6 +320,161 @@ Deno.test("store: a key written twice in a transaction is refused, in either bra
     else: [],
   });
   assertEquals(outcome(result), "ok");
+});
+
+Deno.test("store: a modification makes a version of its own, and answers with it", () => {
+  const fed = new Fed();
+  const entry = {
+    key: "n",
+    value: bytes("1"),
+    createRevision: 1,
+    modRevision: 1,
+    version: 1,
+    lease: 0n,
+  };
+  const request = transact(modify("n", "1", { returnPrevious: true }));
+  const { results, events } = fed.apply(request);
+  const answer = { type: "transact", succeeded: true } as const;
+  assertEquals(results[0]!.result, {
+    ...answer,
+    revision: 1,
+    results: [{ type: "modify", entry, previous: null }],
+  });
+  assertEquals(events, [
+    { ...entry, type: "put", previousPosition: 0, previous: null },
+  ]);
+  const second = { ...entry, value: bytes("2"), modRevision: 2, version: 2 };
+  assertEquals(fed.do(request), {
+    ...answer,
+    revision: 2,
+    results: [{ type: "modify", entry: second, previous: entry }],
+  });
+  // One that changes nothing is a write all the same.
+  const third = fed.do(transact(modify("n", "2", { function: "max" })));
+  assertEquals(third.type === "transact" && third.revision, 3);
+  assertEquals(fed.store.get("n", 0)!.version, 3);
+  fed.reload();
+  assertEquals(fed.store.get("n", 1), entry);
+  assertEquals(fed.store.get("n", 2), second);
+});
+
+Deno.test("store: a modification takes part in its transaction", () => {
+  const fed = new Fed();
+  fed.do(put("seats", "2"));
+  const sell = (buyer: string): Request => ({
+    type: "transact",
+    compares: [{
+      key: "seats",
+      relation: "notEqual",
+      target: { type: "value", value: bytes("0") },
+    }],
+    then: [
+      modify("seats", "-1"),
+      modify("buyers", `${buyer} `, { function: "append" }),
+      { type: "get", key: "seats" },
+    ],
+    else: [{ type: "get", key: "buyers" }],
+  });
+  const values = ["ann", "ben", "cat"].map((buyer) => {
+    const result = fed.do(sell(buyer));
+    assert(result.type === "transact", outcome(result));
+    return result.results.map((one) => {
+      const entry = one.type === "modify" || one.type === "get"
+        ? one.entry
+        : null;
+      return String.fromCharCode(...entry?.value ?? []);
+    });
+  });
+  assertEquals(values, [
+    ["1", "ann ", "1"],
+    ["0", "ann ben ", "0"],
+    ["ann ben "],
+  ]);
+  assertEquals(fed.store.revision, 3, "one revision for each that sold");
+});
+
+Deno.test("store: where a value is no number, or a sum too large, nothing of the transaction is done", () => {
+  const fed = new Fed();
+  fed.apply(put("text", "abc"), put("max", `${2n ** 63n - 1n}`));
+  const { hash: _, ...before } = fed.store.state;
+  const bad: [ModifyOperation, string][] = [
+    [modify("text", "1"), "VALUE_INVALID"],
+    [modify("max", "1"), "VALUE_INVALID"],
+    [
+      modify("text", "12345678", { encoding: "uint64le" }),
+      "VALUE_INVALID",
+    ],
+  ];
+  for (const [operation, code] of bad) {
+    const result = fed.do(transact(put("a"), modify("n", "1"), operation));
+    assertEquals(outcome(result), code);
+  }
+  const { hash: __, ...after } = fed.store.state;
+  assertEquals({ ...after, appliedIndex: 0 }, { ...before, appliedIndex: 0 });
+  // A branch that does not run is not judged.
+  const asked = {
+    type: "transact",
+    compares: [{
+      key: "text",
+      relation: "equal",
+      target: { type: "version", number: 0 },
+    }],
+    then: [modify("text", "1")],
+    else: [],
+  } as const;
+  assertEquals(outcome(fed.do(asked)), "ok");
+});
+
+Deno.test("store: a modified key keeps its lease, gets another or loses it, as is said", () => {
+  const fed = new Fed();
+  for (const lease of [1n, 2n]) {
+    fed.do({ type: "grant", lease, ttlMs: 1000 });
+  }
+  const keysOf = () => [fed.store.leaseKeys(1n), fed.store.leaseKeys(2n)];
+  fed.do(transact(modify("n", "1")));
+  assertEquals(keysOf(), [[], []]);
+  fed.do(transact(modify("n", "1", { lease: 1n })));
+  assertEquals(keysOf(), [["n"], []]);
+  fed.do(transact(modify("n", "1")));
+  assertEquals(keysOf(), [["n"], []]);
+  assertEquals(fed.store.get("n", 0)!.lease, 1n);
+  fed.do(transact(modify("n", "1", { lease: 2n })));
+  assertEquals(keysOf(), [[], ["n"]]);
+  fed.do(transact(modify("n", "1", { lease: 0n })));
+  assertEquals(keysOf(), [[], []]);
+  fed.do(transact(modify("n", "1", { lease: 1n })));
+  fed.do({ type: "revoke", lease: 1n });
+  assertEquals(fed.store.get("n", 0), null);
+  // A key that comes back is new: it begins with the operand, and without a lease.
+  fed.do(transact(modify("n", "7")));
+  const entry = fed.store.get("n", 0)!;
+  assertEquals([entry.value, entry.version, entry.lease], [bytes("7"), 1, 0n]);
+});
+
+Deno.test("store: a value grows to its bound, and what one transaction makes is bounded too", () => {
+  const fed = new Fed({ valueBytesMax: 400, responseBytesMax: 1000 });
+  const append = (key: string, count: number, previous = false) =>
+    modify(key, "x".repeat(count), {
+      function: "append",
+      returnPrevious: previous,
+    });
+  assertEquals(outcome(fed.do(transact(append("a", 399)))), "ok");
+  assertEquals(outcome(fed.do(transact(append("a", 2)))), "VALUE_TOO_LARGE");
+  assertEquals(outcome(fed.do(transact(append("a", 1)))), "ok");
+  assertEquals(fed.store.get("a", 0)!.value.length, 400);
+  fed.apply(put("b", "x".repeat(399)), put("c", "x".repeat(399)));
+  const two = [append("b", 1), append("c", 1)];
+  assertEquals(
+    outcome(fed.do(transact(...two, append("d", 201)))),
+    "REQUEST_TOO_LARGE",
+  );
+  assertEquals(fed.store.get("b", 0)!.version, 1);
+  // With what was replaced, two are too much already.
+  assertEquals(
+    outcome(fed.do(transact(append("b", 1, true), append("c", 1, true)))),
+    "REQUEST_TOO_LARGE",
+  );
+  assertEquals(outcome(fed.do(transact(...two, append("d", 200)))), "ok");
 });
 
 Deno.test("store: what would answer with too much is refused before anything is done", () => {
@@ -347,6 +533,21 @@ Deno.test("store: bad input becomes an error result, never an exception", () => 
       "ok",
     ],
   ];
+  const modifications: [Partial<ModifyOperation>, string][] = [
+    [{ key: "" }, "KEY_EMPTY"],
+    [{ operand: bytes("one") }, "MALFORMED"],
+    [{ operand: new Uint8Array(1 << 21) }, "MALFORMED"],
+    [{ encoding: "uint64le" }, "MALFORMED"],
+    [{ lease: 5n }, "LEASE_NOT_FOUND"],
+    [{ lease: -1n }, "LEASE_NOT_FOUND"],
+    [
+      { function: "append", operand: new Uint8Array((1 << 20) + 1) },
+      "VALUE_TOO_LARGE",
+    ],
+  ];
+  for (const [part, code] of modifications) {
+    bad.push([transact(modify("a", "1", part)), code]);
+  }
   for (const [request, code] of bad) {
     assertEquals(outcome(fed.do(request)), code);
   }
@@ -383,6 +584,9 @@ Deno.test("store: every kind of change changes the hash, and so does its content
     put("b", ""),
     put("c", "abcde"),
     put("b", "abcde", 1n),
+    transact(modify("n", "1")),
+    transact(modify("n", "2")),
+    transact(modify("n", "2", { lease: 1n })),
     del("a"),
     { type: "grant", lease: 2n, ttlMs: 100 },
     { type: "grant", lease: 2n, ttlMs: 101 },
@@ -529,6 +733,11 @@ Deno.test("store: a repeated write is answered with its first result and applied
       ],
       else: [],
     },
+    transact(
+      modify("n", "41"),
+      modify("a", "+", { function: "append", returnPrevious: true }),
+    ),
+    transact(modify("n", "1", { returnPrevious: true })),
     { type: "grant", lease: 0n, ttlMs: 1000 },
     { type: "revoke", lease: 77n },
     { type: "compact", revision: 2 },
