@@ -59,10 +59,7 @@ export interface GroupOutputs {
   sinceTickMs?(): number;
   /** Asks for a call of {@linkcode Group.tellCommit} after so long. */
   remind(delayMs: number): void;
-  /**
-   * Asks for a snapshot of the committed state to be made and shipped to a member, by the leader of
-   * `term`: with the message that {@linkcode Group.snapshotMessage} then gives.
-   */
+  /** Asks for a snapshot of the committed state to be made, and sent with `snapshotMessage`. */
   shipSnapshot(to: MemberId, term: Term): void;
   /** Puts the snapshot that arrived for `meta` in the place of the disk's state. */
   installSnapshot(disk: Disk, meta: SnapshotMeta): void;
@@ -230,8 +227,10 @@ export class Group {
     return this.#ticks;
   }
 
-  get pending(): { proposals: number; queries: number } {
-    return { proposals: this.#proposals.size, queries: this.#queries.size };
+  /** What waits here, each with a bound of its own. */
+  get pending(): { proposals: number; proposalBytes: number; queries: number } {
+    const { size: proposals, bytes: proposalBytes } = this.#proposals;
+    return { proposals, proposalBytes, queries: this.#queries.size };
   }
 
   // ---------------------------------------------------------------- inputs

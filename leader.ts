@@ -9,7 +9,7 @@
  * @module
  */
 
-import { DkvError } from "./errors.ts";
+import { assert, DkvError } from "./errors.ts";
 import type { Effect, MessageBody, RefusedReason } from "./effect.ts";
 import { entryBytes, type Log } from "./log.ts";
 import type { Configuration, Entry, Index, MemberId } from "./message.ts";
@@ -291,6 +291,11 @@ export class Leader {
     for (const follower of this.#followers.values()) {
       follower.assertInvariants();
     }
+    const { count, bytes } = this.#uncommitted;
+    assert(
+      count <= 1 || bytes <= this.#options.uncommittedBytesMax,
+      `${bytes} bytes are not committed, at most ${this.#options.uncommittedBytesMax}`,
+    );
   }
 
   #replicateTo(

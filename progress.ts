@@ -45,6 +45,11 @@ export class Inflights {
     return this.#bytes;
   }
 
+  /** How many bytes the last one has that was added. */
+  get lastBytes(): number {
+    return this.count > 0 ? this.#queue.at(-1)!.bytes : 0;
+  }
+
   /** Notes something that is settled when `index` is. */
   add(index: Index, bytes: number): void {
     const last = this.count > 0 ? this.#queue.at(-1)!.index : 0;
@@ -249,6 +254,11 @@ export class Progress {
     assert(
       this.#inflights.count <= this.#limits.messagesMax,
       `${this.#inflights.count} appends in flight, at most ${this.#limits.messagesMax}`,
+    );
+    const { bytes, lastBytes, count } = this.#inflights;
+    assert(
+      count === 0 || bytes - lastBytes < this.#limits.bytesMax,
+      `${bytes} bytes in flight, ${lastBytes} of them in the last append, at most ${this.#limits.bytesMax}`,
     );
   }
 

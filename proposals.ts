@@ -71,6 +71,11 @@ export class Proposals {
     return this.#all.size;
   }
 
+  /** Bytes of those that are not settled. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
   /** How many wait to be submitted. */
   get queued(): number {
     return this.#queue.length;

@@ -365,7 +365,7 @@ Deno.test("group: deadlines end writes and reads, and say what is known", () => 
   const never = world.put(leader, "b", { timeoutMs: 100 });
   world.tick(2);
   assertEquals(never.outcome, "NO_LEADER");
-  assertEquals(leader.pending, { proposals: 0, queries: 0 });
+  assertEquals(leader.pending, { proposals: 0, proposalBytes: 0, queries: 0 });
   world.dead.clear();
   world.elect();
   world.tick(20);

@@ -6,7 +6,12 @@
  * @module
  */
 
-import type { KeyRange, PutOperation, Request } from "../../batch.ts";
+import type {
+  KeyRange,
+  ModifyOperation,
+  PutOperation,
+  Request,
+} from "../../batch.ts";
 import { DkvError } from "../../errors.ts";
 import type { Group } from "../../group.ts";
 import type { Result } from "../../results.ts";
@@ -15,7 +20,13 @@ import type { LeaseTimes } from "./checks/leases.ts";
 import { textOf } from "./checks/states.ts";
 import { WatchCheck } from "./checks/watches.ts";
 import type { Clock } from "./clock.ts";
-import type { History, Operation, Query, QueryAnswer } from "./history.ts";
+import {
+  COUNTER,
+  type History,
+  type Operation,
+  type Query,
+  type QueryAnswer,
+} from "./history.ts";
 import type { Machine } from "./machine.ts";
 import type { Oracle } from "./oracle.ts";
 import type { Random } from "./random.ts";
@@ -146,7 +157,7 @@ export class Client {
           else: [],
         });
       case 12:
-        return this.#count();
+        return random.chance(300) ? this.#count() : this.#modify();
       case 13:
       case 14:
         return this.#useLease();
@@ -202,6 +213,36 @@ export class Client {
         }],
         else: [],
       });
+    });
+  }
+
+  /** Lets the store count, and write down who did: each must happen once. */
+  #modify(): void {
+    const random = this.#random;
+    const common = {
+      type: "modify",
+      encoding: "decimal",
+      lease: null,
+      returnPrevious: random.chance(300),
+    } as const;
+    const add: ModifyOperation = {
+      ...common,
+      key: COUNTER,
+      function: "add",
+      operand: bytesOf("1"),
+    };
+    const append: ModifyOperation = {
+      ...common,
+      // Short ones, so that sessions remember whole answers.
+      key: `w${Math.floor(this.#host.clock.nowMs / 1000)}`,
+      function: "append",
+      operand: bytesOf(`${this.name}.${this.#sequence + 1} `),
+    };
+    this.#write({
+      type: "transact",
+      compares: [],
+      then: random.chance(500) ? [add, append] : [add],
+      else: [],
     });
   }
 

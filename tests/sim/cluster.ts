@@ -22,6 +22,7 @@ import { Elections } from "./checks/elections.ts";
 import { LeaseTimes } from "./checks/leases.ts";
 import { Logs } from "./checks/logs.ts";
 import { States } from "./checks/states.ts";
+import { checkBounds } from "./checks/bounds.ts";
 import { Terms } from "./checks/terms.ts";
 import { Client, WatchClient } from "./clients.ts";
 import { Clock } from "./clock.ts";
@@ -239,12 +240,7 @@ export class Cluster {
     this.#learn(machine);
     this.#states.afterTurn(machine);
     for (const watch of this.#watches) watch.afterTurn(machine);
-    const { pending } = machine.group!;
-    must(
-      pending.proposals + pending.queries <= 60 * this.plan.clients,
-      "memory is bounded",
-      () => `${machine.name} has ${JSON.stringify(pending)}`,
-    );
+    checkBounds(machine, this.plan.clients);
     (machine.group!.core as Replicate).assertInvariants();
     if (this.#turns % CONTENTS_EVERY_TURNS === 0) this.#compare(machine);
   }

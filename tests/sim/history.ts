@@ -118,6 +118,7 @@ export class History {
   finish(): void {
     this.#checkFailed();
     this.#checkRegisters();
+    this.#checkCounter();
   }
 
   #checkAnswer(operation: Operation, { entries, revision }: QueryAnswer): void {
@@ -193,6 +194,39 @@ export class History {
     }
   }
 
+  /** No addition is lost or done twice, and each is behind those before it: as clients see it. */
+  #checkCounter(): void {
+    const additions = this.operations.filter(isAddition);
+    const counted = additions.flatMap((operation) => {
+      const [first] = operation.result?.type === "transact"
+        ? operation.result.results
+        : [];
+      return first?.type === "modify"
+        ? [{ ...operation, count: Number(textOf(first.entry.value)) }]
+        : [];
+    });
+    counted.sort((a, b) => a.count - b.count);
+    let lastCall = 0;
+    let last = 0;
+    for (const { client, call, return: end, count } of counted) {
+      must(
+        count > last && end > lastCall,
+        "counted once",
+        () =>
+          `${client} is told ${count} between ${call} and ${end}, after ${last} of one who asked ` +
+          `at ${lastCall}`,
+      );
+      lastCall = Math.max(lastCall, call);
+      last = count;
+    }
+    must(
+      counted.length <= last && last <= additions.length,
+      "counted once",
+      () =>
+        `${additions.length} additions, ${counted.length} of them answered, came to ${last}`,
+    );
+  }
+
   /** Each key by itself, as seen by the clients alone. */
   #checkRegisters(): void {
     const parts = new Map<string, Placed<RegisterInput, RegisterOutput>[]>();
@@ -213,6 +247,16 @@ export class History {
       throw new Violation("linearizable", `key ${key}: ${reason}`);
     }
   }
+}
+
+/** What clients only add one to, in the first step of a transaction. */
+export const COUNTER = "n";
+
+/** True of an addition to the counter that may have been done. */
+function isAddition({ request, result, outcome }: Operation): boolean {
+  const [step] = request?.type === "transact" ? request.then : [];
+  return step?.type === "modify" && step.key === COUNTER &&
+    outcome !== "failed" && result?.type !== "error";
 }
 
 /** The keys that are registers: others change by themselves, with leases. */
