@@ -435,8 +435,11 @@ export class Node {
 
   #send(message: Message): void {
     const nodeId = nodeOfMember(message.to);
-    // A member that the configuration file no longer lists cannot be reached.
-    if (!this.#config.nodes.some(({ id }) => id === nodeId)) return;
+    // A member that the configuration file no longer lists cannot be reached, nor can the one that
+    // this node was before it lost its disk: others may still count it in.
+    const isOther = nodeId !== this.#identity.nodeId &&
+      this.#config.nodes.some(({ id }) => id === nodeId);
+    if (!isOther) return;
     this.#peers.send(nodeId, GROUP, message);
   }
 

@@ -198,9 +198,12 @@ export class Peers {
     }
   }
 
-  /** True if this node can send to the other one. */
+  /**
+   * True if this node can send to the other one. A node that no other is (one that the configuration
+   * lists no more, or this one under an earlier name) is never connected.
+   */
   connected(nodeId: NodeId): boolean {
-    return this.#link(nodeId).open;
+    return this.#links.get(nodeId)?.open ?? false;
   }
 
   /** Bytes sent to a node, or waiting for the flush, that it has not acknowledged. */

@@ -75,6 +75,11 @@ check(
     await using nodes = await cluster(3);
     const [n1, n2, n3] = nodes.all;
     await connected(n1, n2, n3);
+    // Asked when members are listed, of whom one may be this node under an earlier name.
+    assertEquals(["n1", "nobody"].map((id) => n1.peers.connected(id)), [
+      false,
+      false,
+    ]);
     for (let i = 1; i <= 500; i++) n1.peers.send("n2", "g", heartbeat(i));
     n1.peers.send("n3", "h", heartbeat(1));
     n1.peers.flush();

@@ -283,6 +283,9 @@ clusterTest(
     await Deno.remove(cluster.dataDir(victim), { recursive: true });
     await cluster.restart(victim, ["--rejoin"]);
     await eventually("the node is a voter again", async () => {
+      // Also the node itself, which at first still reads of the member that it was.
+      assertEquals(cluster.running().includes(victim), true);
+      await cluster.status(victim);
       const { members } = await cluster.status(await cluster.leader());
       return members.some(({ nodeId, suffrage }) =>
         nodeId === victim && suffrage === "voter"
