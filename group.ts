@@ -24,6 +24,7 @@ import {
   type Request,
   type WriteId,
 } from "./batch.ts";
+import { CatchUps } from "./catchup.ts";
 import { LIMITS, type Settings } from "./config.ts";
 import type { Disk } from "./disk.ts";
 import type { Effect, Input } from "./effect.ts";
@@ -32,9 +33,8 @@ import { Forwards } from "./forwards.ts";
 import { nodeOfMember } from "./identity.ts";
 import { PROMOTION_LAG_MAX } from "./leader.ts";
 import { LogClock } from "./logclock.ts";
-import type { ConfigurationChange } from "./members.ts";
+import { type ConfigurationChange, describe } from "./members.ts";
 import type {
-  Configuration,
   Entry,
   Index,
   MemberId,
@@ -148,6 +148,7 @@ export class Group {
   #identified = false;
   #leftFullDiskTick = -LEAVE_FULL_DISK_TICKS;
   readonly #retention: Retention;
+  readonly #catchUps = new CatchUps();
 
   constructor(options: GroupOptions) {
     const { disk, settings } = options;
@@ -465,6 +466,10 @@ export class Group {
         return this.#queries.lose(effect.id);
       case "sendSnapshot":
         this.#disk.commit(); // So that the snapshot holds what was applied, not an older state.
+        this.#catchUps.begin(effect.member, {
+          index: this.#disk.storeState.appliedIndex,
+          tick: this.#ticks,
+        });
         return this.#out.shipSnapshot(effect.member, this.#core.term);
       case "configureRefused":
         this.#out.log("info", "membership is not changed", {
@@ -796,7 +801,11 @@ export class Group {
     if (this.#disk.dirty) this.#mustCommit = true;
     const { appliedIndex } = this.#store.state;
     const { firstIndex } = this.#core;
-    let target = appliedIndex - this.#settings.catchUpEntries;
+    const progress = this.#core.progress();
+    let target = this.#catchUps.allow(
+      appliedIndex - this.#settings.catchUpEntries,
+      { matchOf: (id) => progress.get(id)?.match, tick: this.#ticks },
+    );
     if (this.#disk.logBytes > LIMITS.logBytesMax) {
       target = Math.max(
         target,
@@ -811,6 +820,7 @@ export class Group {
   #onRole({ role, term, leader }: Effect & { type: "role" }): void {
     this.#forwards.clear();
     this.#retention.clear();
+    this.#catchUps.clear();
     this.#identified = false;
     this.#clock.begin(this.#store.state.timeMs);
     if (role === "leader") this.#out.log("info", "became leader", { term });
@@ -834,15 +844,4 @@ function refusal(code: "OVERLOADED" | "DISK_FULL"): DkvError {
         "The leader has too many writes waiting. Nothing was changed",
       );
   }
-}
-
-function describe(configuration: Configuration): Record<string, unknown> {
-  const { voters, votersOutgoing, learners } = configuration;
-  return {
-    voters: voters.join(","),
-    ...(votersOutgoing.length > 0
-      ? { outgoing: votersOutgoing.join(",") }
-      : {}),
-    ...(learners.length > 0 ? { learners: learners.join(",") } : {}),
-  };
 }

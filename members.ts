@@ -302,3 +302,15 @@ function refuse(reason: string): never {
     `Membership change refused: ${reason}`,
   );
 }
+
+/** A configuration in a line of the log. */
+export function describe(configuration: Configuration): Record<string, string> {
+  const { voters, votersOutgoing, learners } = configuration;
+  return {
+    voters: voters.join(","),
+    ...(votersOutgoing.length > 0
+      ? { outgoing: votersOutgoing.join(",") }
+      : {}),
+    ...(learners.length > 0 ? { learners: learners.join(",") } : {}),
+  };
+}

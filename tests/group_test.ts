@@ -5,7 +5,7 @@
 
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { Request, WriteId } from "../batch.ts";
-import { defaultSettings } from "../config.ts";
+import { defaultSettings, type Settings } from "../config.ts";
 import { Disk } from "../disk.ts";
 import { DkvError } from "../errors.ts";
 import { Group } from "../group.ts";
@@ -35,7 +35,10 @@ class World {
   readonly #reminders = new Set<MemberId>();
   #way: Message[] = [];
 
-  constructor() {
+  /** Snapshots that were asked for: of whom, for whom. */
+  readonly snapshots: { from: MemberId; to: MemberId }[] = [];
+
+  constructor(settings: Partial<Settings> = {}) {
     const bootstrap = simpleConfiguration([...MEMBERS]);
     this.groups = new Map(MEMBERS.map((member, at) => [
       member,
@@ -43,7 +46,7 @@ class World {
         id: "default",
         member,
         disk: new Disk({ path: ":memory:", bootstrap }),
-        settings: defaultSettings(),
+        settings: { ...defaultSettings(), ...settings },
         seed: at + 1,
         origin: at + 1,
         clusterId: "c",
@@ -51,7 +54,7 @@ class World {
           send: (message) => this.#send(message),
           wake: () => this.#woken.add(member),
           remind: () => this.#reminders.add(member),
-          shipSnapshot: () => {},
+          shipSnapshot: (to) => this.snapshots.push({ from: member, to }),
           installSnapshot: () => {},
           writeRefusal: () => this.full.has(member) ? "no space" : null,
           diskExhausted: () => false,
@@ -518,6 +521,33 @@ Deno.test("group: who has stopped leading sends no snapshot, least of all in ano
   for (const asked of [term, leader.core.term]) {
     assertEquals(leader.snapshotMessage(to, { term: asked, meta }), null);
   }
+});
+
+Deno.test("group: the log behind a snapshot is kept until its member has caught up", () => {
+  const world = new World({ catchUpEntries: 10 });
+  const leader = world.elect();
+  const away = world.followers[0]!;
+  const write = (count: number) => {
+    for (let i = 0; i < count; i++) {
+      world.put(leader, "a");
+      // Now and then the log is looked at.
+      world.tick();
+    }
+  };
+  world.dead.add(away.member);
+  write(60);
+  assertGreater(leader.core.firstIndex, away.core.lastIndex + 1);
+  world.dead.delete(away.member);
+  world.tickUntil(() => world.snapshots.length > 0);
+  const asked = leader.core.applied;
+  // It takes longer to make than the log is long.
+  write(60);
+  assertEquals(world.snapshots, [{ from: leader.member, to: away.member }]);
+  assert(leader.core.firstIndex <= asked + 1, `${leader.core.firstIndex}`);
+  // A member that is given up is not waited for any more.
+  world.tick(1300);
+  write(20);
+  assertGreater(leader.core.firstIndex, asked + 1);
 });
 
 Deno.test("group: the end of a replica ends what waits", () => {

@@ -41,7 +41,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["link", "transfer"],
   ["peers"],
   // One group.
-  ["proposals", "queries", "retention", "logclock"],
+  ["proposals", "queries", "retention", "logclock", "catchup"],
   ["forwards"],
   ["group"],
   // What operations mean, and who speaks of them to clients.
@@ -111,6 +111,7 @@ const PURE: readonly string[] = [
   "queries",
   "retention",
   "logclock",
+  "catchup",
   "forwards",
   "group",
 ];
