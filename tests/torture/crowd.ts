@@ -91,9 +91,14 @@ export class Crowd implements AsyncDisposable {
   async replace(place: number): Promise<void> {
     const worker = this.#workers[place];
     assert(worker !== undefined && worker !== null, `No worker at ${place}`);
-    await worker.kill();
-    this.#options.onRecord({ t: "killed", worker: worker.name });
+    await this.#kill(worker);
     await this.#spawn(place);
+  }
+
+  /** Ends every process at once: what has no answer stays without. */
+  async killAll(): Promise<void> {
+    clearInterval(this.#timer);
+    await Promise.all(this.#all().map((worker) => this.#kill(worker)));
   }
 
   /** Lets no bytes through, in one direction or both: requests or answers vanish. */
@@ -159,6 +164,11 @@ export class Crowd implements AsyncDisposable {
     for (const proxy of this.#proxies.flat()) {
       await proxy[Symbol.asyncDispose]();
     }
+  }
+
+  async #kill(worker: Worker): Promise<void> {
+    await worker.kill();
+    this.#options.onRecord({ t: "killed", worker: worker.name });
   }
 
   #all(): Worker[] {

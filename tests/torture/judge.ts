@@ -194,28 +194,39 @@ function watchOf(round: Round, name: string): Watch {
 /** Runs every check. */
 export function judge(round: Round, stepsMax: number = STEPS_MAX): Judgement {
   const [history = []] = round.histories.values();
-  const effects = new Effects(history);
-  const registers = checkRegisters(round, { effects, stepsMax });
-  const banks = checkBanks(round, { effects, stepsMax });
+  const hasHistory = round.histories.size > 0;
+  const { violations: found, steps } = hasHistory
+    ? explain(round, { effects: new Effects(history), stepsMax })
+    : { violations: [], steps: 0 };
   const violations = [
     ...round.seen,
     ...checkErrors(round),
     ...checkHistories(round),
-    ...checkOnce(round, effects),
     ...checkRevisions(round),
-    ...checkReads(round, effects),
     ...checkSums(round),
-    ...registers.violations,
-    ...banks.violations,
-    ...checkWatches(round, history),
-    ...checkFinals(round, effects),
+    ...found,
   ];
   const counts = { ok: 0, failed: 0, unknown: 0 };
   for (const { outcome } of round.operations.values()) {
     counts[outcome?.type ?? "unknown"]++;
   }
-  const steps = registers.steps + banks.steps;
   return { violations, counts, steps, events: history.length };
+}
+
+/** Checks that everything that anybody was told agrees with the history. */
+function explain(round: Round, options: SearchOptions): Searched {
+  const { effects } = options;
+  const registers = checkRegisters(round, options);
+  const banks = checkBanks(round, options);
+  const violations = [
+    ...checkOnce(round, effects),
+    ...checkReads(round, effects),
+    ...registers.violations,
+    ...banks.violations,
+    ...checkWatches(round, effects.events),
+    ...checkFinals(round, effects),
+  ];
+  return { violations, steps: registers.steps + banks.steps };
 }
 
 /** What is in a history, by what a client knows of it. */

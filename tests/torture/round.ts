@@ -217,7 +217,8 @@ class Stage implements AsyncDisposable {
     this.#availability.acknowledged(performance.now());
     const { failure } = this.#crowd;
     if (failure !== null) this.#violate("clients live", failure);
-    if (!settled) return;
+    // Nobody may go on behind the end of the history.
+    if (!settled) await this.#crowd.killAll();
     const marked = await this.#try(
       "the last write is acknowledged",
       async () => {
@@ -228,10 +229,12 @@ class Stage implements AsyncDisposable {
     );
     await this.#try("replicas are equal", () => this.#cluster.agreed());
     if (!marked) return;
-    await this.#try(
-      "watches are complete",
-      () => this.#crowd.watched(WATCHED_MS_MAX),
-    );
+    if (settled) {
+      await this.#try(
+        "watches are complete",
+        () => this.#crowd.watched(WATCHED_MS_MAX),
+      );
+    }
     for (const id of ids) {
       await this.#try("each node tells its history", () => this.#tell(id));
     }
