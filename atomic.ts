@@ -5,7 +5,8 @@
  * @module
  */
 
-import type { Entry, TransactResult } from "./answers.ts";
+import type { Entry, ModifyResult, TransactResult } from "./answers.ts";
+import { DkvError } from "./errors.ts";
 import type {
   Compare,
   Key,
@@ -90,6 +91,31 @@ export class Atomic<CommitOptions> {
     return this.add({ type: "delete", ...keys });
   }
 
+  /** Adds to a decimal number; a key that does not exist counts as 0. */
+  increment(key: Key, by: number | bigint = 1): this {
+    return this.add({ type: "modify", key, function: "add", operand: by });
+  }
+
+  /** Lowers a decimal number to `limit` if it is larger, or absent. */
+  min(key: Key, limit: number | bigint): this {
+    return this.add({ type: "modify", key, function: "min", operand: limit });
+  }
+
+  /** Raises a decimal number to `limit` if it is smaller, or absent. */
+  max(key: Key, limit: number | bigint): this {
+    return this.add({ type: "modify", key, function: "max", operand: limit });
+  }
+
+  /** Makes a value longer. */
+  append(key: Key, value: Value): this {
+    return this.add({
+      type: "modify",
+      key,
+      function: "append",
+      operand: value,
+    });
+  }
+
   /** Does anything that a transaction can. */
   add(operation: Operation): this {
     this.#then.push(operation);
@@ -117,4 +143,19 @@ function compareOf(key: Key, expected: Expected): Compare {
     return { key, modRevision: expected.modRevision };
   }
   return { key, ...expected };
+}
+
+/**
+ * Commits a single modification and gives what it made.
+ *
+ * @internal
+ */
+export async function modified<CommitOptions>(
+  atomic: Atomic<CommitOptions>,
+  options: CommitOptions,
+): Promise<ModifyResult> {
+  const { results } = await atomic.commit(options);
+  const [result] = results;
+  if (result?.type === "modify") return result;
+  throw new DkvError("INTERNAL", "A modification was answered with no result");
 }

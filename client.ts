@@ -22,6 +22,7 @@
 import {
   type DeleteResult,
   type Entry,
+  type ModifyResult,
   type NodeStatus,
   type OperationResult,
   type PutResult,
@@ -29,8 +30,9 @@ import {
   type TransactResult,
 } from "./answers.ts";
 import { closedError, type Endpoint, Endpoints } from "./endpoints.ts";
-import { DkvError, unreachable } from "./errors.ts";
-import { Atomic } from "./atomic.ts";
+import { DkvError } from "./errors.ts";
+import { Atomic, modified } from "./atomic.ts";
+import { batch, type BatchOperation, getMany } from "./batches.ts";
 import { Lease } from "./heldlease.ts";
 import { type LeaseStatus, Leasing } from "./leasing.ts";
 import { Election } from "./leadership.ts";
@@ -43,7 +45,6 @@ import {
   encodeTransaction,
   type Key,
   type Keys,
-  type Operation,
   type Target,
   type Transaction,
   type Value,
@@ -51,6 +52,7 @@ import {
 import { Requests } from "./requests.ts";
 import { Watch, type WatchOptions } from "./subscription.ts";
 
+export { BatchError, type BatchOperation } from "./batches.ts";
 export type { Atomic, AtomicResult, Expected } from "./atomic.ts";
 export type { Lease } from "./heldlease.ts";
 export type { LeaseStatus } from "./leasing.ts";
@@ -140,27 +142,6 @@ export interface GrantOptions extends CallOptions {
 export interface LeaseOptions extends CallOptions {
   /** How long the lease outlives a program that vanished: 1 s to 365 days. */
   readonly ttlMs: number;
-}
-
-/** One operation of {@linkcode Client.batch}. */
-export type BatchOperation = Extract<
-  Operation,
-  { readonly type: "put" | "get" | "delete" }
->;
-
-/** Some operations of a batch failed; the others were done. */
-export class BatchError extends AggregateError {
-  /** What `toString` and stack traces begin with. */
-  override name = "BatchError";
-  /** For each operation its result, or the error it failed with. */
-  readonly results: readonly unknown[];
-
-  /** From the results and errors of all, and how many of them are errors. */
-  constructor(results: readonly unknown[], failed: number) {
-    const errors = results.filter((result) => result instanceof Error);
-    super(errors, `${failed} of ${results.length} operations failed`);
-    this.results = results;
-  }
 }
 
 /**
@@ -312,15 +293,7 @@ export class Client implements AsyncDisposable {
     operations: readonly BatchOperation[],
     options: CallOptions = {},
   ): Promise<OperationResult[]> {
-    const settled = await Promise.allSettled(
-      operations.map((operation) => this.#single(operation, options)),
-    );
-    const results = settled.map((one) =>
-      one.status === "fulfilled" ? one.value : one.reason as unknown
-    );
-    const failed = settled.filter(({ status }) => status === "rejected");
-    if (failed.length > 0) throw new BatchError(results, failed.length);
-    return results as OperationResult[];
+    return await batch(this, operations, options);
   }
 
   /** Reads several keys as they were at one moment; null for each that does not exist. */
@@ -328,20 +301,59 @@ export class Client implements AsyncDisposable {
     keys: readonly Key[],
     options: GetOptions = {},
   ): Promise<(Entry | null)[]> {
-    const [first, ...others] = keys;
-    if (first === undefined) return [];
-    if (options.serializable || options.revision) {
-      return await Promise.all(keys.map((key) => this.get(key, options)));
-    }
-    // A transaction of one read names the revision at which all the others read.
-    const { revision, results } = await this.transact(
-      { then: [{ type: "get", key: first }] },
-      options,
-    );
-    const [result] = results;
-    const entry = result?.type === "get" ? result.entry : null;
-    const rest = others.map((key) => this.get(key, { ...options, revision }));
-    return [entry, ...await Promise.all(rest)];
+    return await getMany(this, keys, options);
+  }
+
+  /**
+   * Adds to a number, in the store: nobody has to read it first. A key that does not exist counts
+   * as 0. Resolves with the new number; `kv.get` shows it as text, such as `42`.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * const sold = await kv.increment("sold");
+   * const left = await kv.increment("left", -1);
+   * ```
+   *
+   * @throws {DkvError} VALUE_INVALID if the value is no number, or would be no 64-bit number.
+   */
+  async increment(
+    key: Key,
+    by: number | bigint = 1,
+    options: CallOptions = {},
+  ): Promise<bigint> {
+    const { value } = await modified(this.atomic().increment(key, by), options);
+    return toNumber(value);
+  }
+
+  /** Lowers a number to `limit` if it is larger, or absent; resolves with the number then. */
+  async min(
+    key: Key,
+    limit: number | bigint,
+    options: CallOptions = {},
+  ): Promise<bigint> {
+    const { value } = await modified(this.atomic().min(key, limit), options);
+    return toNumber(value);
+  }
+
+  /** Raises a number to `limit` if it is smaller, or absent; resolves with the number then. */
+  async max(
+    key: Key,
+    limit: number | bigint,
+    options: CallOptions = {},
+  ): Promise<bigint> {
+    const { value } = await modified(this.atomic().max(key, limit), options);
+    return toNumber(value);
+  }
+
+  /** Makes a value longer, in the store; a key that does not exist counts as empty. */
+  async append(
+    key: Key,
+    value: Value,
+    options: CallOptions = {},
+  ): Promise<ModifyResult> {
+    return await modified(this.atomic().append(key, value), options);
   }
 
   /**
@@ -595,30 +607,6 @@ export class Client implements AsyncDisposable {
   ): { timeoutMs: number; signal: AbortSignal | undefined; write: boolean } {
     return { timeoutMs, signal, write: true };
   }
-
-  async #single(
-    operation: BatchOperation,
-    options: CallOptions,
-  ): Promise<OperationResult> {
-    switch (operation.type) {
-      case "put": {
-        const { key, value, type, ...rest } = operation;
-        return { type, ...await this.put(key, value, { ...rest, ...options }) };
-      }
-      case "get": {
-        const { key, type } = operation;
-        return { type, entry: await this.get(key, options) };
-      }
-      case "delete": {
-        const { type, returnPrevious = false } = operation;
-        const target = "key" in operation ? operation.key : operation;
-        const deleted = this.delete(target, { returnPrevious, ...options });
-        return { type, ...await deleted };
-      }
-      default:
-        return unreachable(operation);
-    }
-  }
 }
 
 /** Splits and checks a list of endpoints. */
@@ -632,6 +620,10 @@ export function parseEndpoints(
     throw new DkvError("UNREACHABLE", "No endpoints were given");
   }
   return [...new Set(addresses)];
+}
+
+function toNumber(value: Uint8Array): bigint {
+  return BigInt(new TextDecoder().decode(value));
 }
 
 function isKey(target: Key | Keys): target is Key {

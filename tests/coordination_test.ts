@@ -82,6 +82,27 @@ clusterTest(
     assertEquals(failed.results[0].code, "KEY_EMPTY");
     assertEquals((await kv.get("b/2"))?.text(), "two");
 
+    assertEquals(await kv.increment("sold"), 1n);
+    const each = Array.from({ length: 50 }, () => kv.increment("sold", 2));
+    const totals = (await Promise.all(each)).map(Number);
+    assertEquals(
+      totals.toSorted((a, b) => a - b),
+      Array.from({ length: 50 }, (_, at) => 3 + 2 * at),
+      "each sum is somebody's",
+    );
+    assertEquals((await kv.get("sold"))?.text(), "101");
+    assertEquals(await kv.min("low", 2n ** 62n), 2n ** 62n);
+    assertEquals([await kv.min("low", -5), await kv.min("low", 7)], [-5n, -5n]);
+    assertEquals([await kv.max("high", 3), await kv.max("high", 1)], [3n, 3n]);
+    await kv.append("text", "ab");
+    const longer = await kv.append("text", "cd");
+    assertEquals(new TextDecoder().decode(longer.value), "abcd");
+    const sale = await kv.atomic().check("seat/1", null).put("seat/1", "ann")
+      .increment("sold").commit();
+    assert(sale.ok);
+    const word = await assertRejects(() => kv.increment("text"), DkvError);
+    assertEquals(word.code, "VALUE_INVALID");
+
     // One moment: whoever moves a value between two keys is seen before or after, never in between.
     let running = true;
     const mover = (async () => {
