@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { needs } from "./needs.ts";
 import { Clock } from "./sim/clock.ts";
-import { History } from "./sim/history.ts";
+import { COUNTER, History, type Operation } from "./sim/history.ts";
 import { MUTANTS } from "./sim/mutants.ts";
 import { Oracle } from "./sim/oracle.ts";
 import { FAULTS, planOf } from "./sim/plan.ts";
@@ -120,4 +120,75 @@ Deno.test("sim: a read of what nobody wrote is refused", () => {
     Violation,
     "read of what was written",
   );
+});
+
+/** What clients were told of additions to the counter: [call, return, answer], by their times. */
+function finishCounts(told: readonly [number, number, number | null][]): void {
+  const history = new History(new Oracle());
+  const operand = new TextEncoder().encode("1");
+  const step = {
+    type: "modify",
+    key: COUNTER,
+    function: "add",
+    encoding: "decimal",
+    operand,
+    lease: null,
+    returnPrevious: false,
+  } as const;
+  const request = {
+    type: "transact",
+    compares: [],
+    then: [step],
+    else: [],
+  } as const;
+  const called = { client: "c1", writeId: null, query: null, callMs: 0 };
+  const times = told.flatMap(([call, end, count]) => {
+    let operation: Operation;
+    return [
+      {
+        at: call,
+        run: () => operation = history.begin({ ...called, request }),
+      },
+      {
+        at: end,
+        run: () => {
+          if (count === null) return history.gaveUp(operation, "unknown");
+          const value = new TextEncoder().encode(String(count));
+          const entry = {
+            key: COUNTER,
+            value,
+            createRevision: 1,
+            modRevision: count,
+            version: count,
+            lease: 0n,
+          };
+          const result = {
+            type: "transact",
+            revision: count,
+            succeeded: true,
+            results: [{ type: "modify", entry, previous: null }],
+          } as const;
+          history.succeeded(operation, { result });
+        },
+      },
+    ];
+  });
+  for (const { run } of times.sort((a, b) => a.at - b.at)) run();
+  history.finish();
+}
+
+Deno.test("sim: additions that are lost, doubled or out of order are refused", () => {
+  finishCounts([[0, 1, 1], [2, 5, 3], [3, 4, 2]]);
+  // The one in between was done although nobody heard of it.
+  finishCounts([[0, 1, 1], [2, 3, null], [4, 5, 3]]);
+  const bad: [number, number, number | null][][] = [
+    [[0, 2, 1], [1, 3, 1]],
+    [[0, 1, 1], [2, 3, 3]],
+    [[0, 1, 2], [2, 3, 1], [4, 5, 3]],
+    [[0, 1, 1], [2, 3, null], [4, 5, 4]],
+  ];
+  for (const told of bad) {
+    const name = JSON.stringify(told);
+    assertThrows(() => finishCounts(told), Violation, "counted once", name);
+  }
 });
