@@ -5,8 +5,7 @@
  * @module
  */
 
-import type { Entry, ModifyResult, TransactResult } from "./answers.ts";
-import { DkvError } from "./errors.ts";
+import type { Entry, TransactResult } from "./answers.ts";
 import type {
   Compare,
   Key,
@@ -143,19 +142,4 @@ function compareOf(key: Key, expected: Expected): Compare {
     return { key, modRevision: expected.modRevision };
   }
   return { key, ...expected };
-}
-
-/**
- * Commits a single modification and gives what it made.
- *
- * @internal
- */
-export async function modified<CommitOptions>(
-  atomic: Atomic<CommitOptions>,
-  options: CommitOptions,
-): Promise<ModifyResult> {
-  const { results } = await atomic.commit(options);
-  const [result] = results;
-  if (result?.type === "modify") return result;
-  throw new DkvError("INTERNAL", "A modification was answered with no result");
 }

@@ -31,7 +31,7 @@ import {
 } from "./answers.ts";
 import { closedError, type Endpoint, Endpoints } from "./endpoints.ts";
 import { DkvError } from "./errors.ts";
-import { Atomic, modified } from "./atomic.ts";
+import { Atomic } from "./atomic.ts";
 import { batch, type BatchOperation, getMany } from "./batches.ts";
 import { Lease } from "./heldlease.ts";
 import { type LeaseStatus, Leasing } from "./leasing.ts";
@@ -323,8 +323,9 @@ export class Client implements AsyncDisposable {
     by: number | bigint = 1,
     options: CallOptions = {},
   ): Promise<bigint> {
-    const { value } = await modified(this.atomic().increment(key, by), options);
-    return toNumber(value);
+    return toNumber(
+      await this.#modify(key, this.atomic().increment(key, by), options),
+    );
   }
 
   /** Lowers a number to `limit` if it is larger, or absent; resolves with the number then. */
@@ -333,8 +334,9 @@ export class Client implements AsyncDisposable {
     limit: number | bigint,
     options: CallOptions = {},
   ): Promise<bigint> {
-    const { value } = await modified(this.atomic().min(key, limit), options);
-    return toNumber(value);
+    return toNumber(
+      await this.#modify(key, this.atomic().min(key, limit), options),
+    );
   }
 
   /** Raises a number to `limit` if it is smaller, or absent; resolves with the number then. */
@@ -343,8 +345,9 @@ export class Client implements AsyncDisposable {
     limit: number | bigint,
     options: CallOptions = {},
   ): Promise<bigint> {
-    const { value } = await modified(this.atomic().max(key, limit), options);
-    return toNumber(value);
+    return toNumber(
+      await this.#modify(key, this.atomic().max(key, limit), options),
+    );
   }
 
   /** Makes a value longer, in the store; a key that does not exist counts as empty. */
@@ -353,7 +356,7 @@ export class Client implements AsyncDisposable {
     value: Value,
     options: CallOptions = {},
   ): Promise<ModifyResult> {
-    return await modified(this.atomic().append(key, value), options);
+    return await this.#modify(key, this.atomic().append(key, value), options);
   }
 
   /**
@@ -596,6 +599,19 @@ export class Client implements AsyncDisposable {
     await this.close();
   }
 
+  async #modify(
+    key: Key,
+    atomic: Atomic<CallOptions>,
+    options: CallOptions,
+  ): Promise<ModifyResult> {
+    const { revision, results: [result] } = await atomic.commit(options);
+    if (result?.type === "modify") return result;
+    // The answer got lost, and was too big to be remembered: what it said can still be read.
+    const entry = await this.get(key, { ...options, revision });
+    const { version = 0, value = new Uint8Array(0) } = entry ?? {};
+    return { revision, version, value, previous: null };
+  }
+
   #times(
     { timeoutMs = this.#timeoutMs, signal }: CallOptions,
   ): { timeoutMs: number; signal: AbortSignal | undefined } {
@@ -622,7 +638,7 @@ export function parseEndpoints(
   return [...new Set(addresses)];
 }
 
-function toNumber(value: Uint8Array): bigint {
+function toNumber({ value }: ModifyResult): bigint {
   return BigInt(new TextDecoder().decode(value));
 }
 

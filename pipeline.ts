@@ -328,7 +328,9 @@ function requestBytes(operation: WirePipelineOperation): number {
   for (const { value } of transact.compares) bytes += value?.length ?? 0;
   for (const step of [...transact.then, ...transact.else]) {
     bytes += OPERATION_OVERHEAD_BYTES;
-    if (step.put) bytes += step.put.key.length + step.put.value.length;
+    const { put, modify } = step;
+    if (put) bytes += put.key.length + put.value.length;
+    if (modify) bytes += modify.key.length + modify.operand.length;
   }
   return bytes;
 }

@@ -495,6 +495,7 @@ function isJudgement(error: DkvError): boolean {
     case "KEY_EMPTY":
     case "KEY_TOO_LARGE":
     case "VALUE_TOO_LARGE":
+    case "VALUE_INVALID":
     case "REQUEST_TOO_LARGE":
     case "RANGE_INVERTED":
     case "REVISION_INVALID":
