@@ -496,8 +496,7 @@ export class Node {
         index = meta.index;
         const message = this.#group.snapshotMessage(to, { term, meta });
         if (message === null) {
-          this.#group.snapshotSent(to, { ok: false, index });
-          return;
+          return this.#shipped(to, { ok: false, index });
         }
         this.#logger.info("sending a snapshot", {
           to,
@@ -510,7 +509,7 @@ export class Node {
           bytes: snapshot.bytes,
           source: readPieces(snapshot.path, LIMITS.snapshotChunkBytes),
         });
-        this.#group.snapshotSent(to, { ok: true, index });
+        this.#shipped(to, { ok: true, index });
       } finally {
         await removeSnapshot(snapshot);
       }
@@ -523,12 +522,14 @@ export class Node {
         to,
         reason: (error as Error).message,
       });
-      if (this.#state === "running") {
-        this.#group.snapshotSent(to, { ok: false, index });
-      }
-    } finally {
-      this.#shipping.delete(to);
+      this.#shipped(to, { ok: false, index });
     }
+  }
+
+  /** Another one may be asked for at once, so this one must be over before the core hears of it. */
+  #shipped(to: MemberId, sent: { ok: boolean; index: number }): void {
+    this.#shipping.delete(to);
+    if (this.#state === "running") this.#group.snapshotSent(to, sent);
   }
 
   /** Refuses writes from when the file cannot grow until it can again. */
