@@ -11,139 +11,180 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { clusterTest, type TestCluster } from "./cluster.ts";
+import { endpoints, Follower, ROOT, run, runOn, runRaw, start } from "./dkv.ts";
 import { CLUSTER_NEEDS, needs, tempDir } from "./needs.ts";
 
-const ROOT = decodeURIComponent(new URL("..", import.meta.url).pathname);
-
-interface Result {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-
-function start(args: readonly string[]): Deno.ChildProcess {
-  return new Deno.Command("deno", {
-    // As `deno task dkv` does.
-    args: [
-      "run",
-      "-q",
-      "--lock",
-      "--frozen",
-      "--no-prompt",
-      "--cached-only",
-      "-P=dkv",
-      "cli.ts",
-      ...args,
-    ],
-    cwd: ROOT,
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-}
-
-async function run(args: readonly string[]): Promise<Result> {
-  const { code, stdout, stderr } = await start(args).output();
-  const decoder = new TextDecoder();
-  const result = {
-    code,
-    out: decoder.decode(stdout),
-    err: decoder.decode(stderr),
-  };
-  assert(!/^\s+at /m.test(result.err), `a stack trace:\n${result.err}`);
-  return result;
-}
-
-function runOn(cluster: TestCluster, ...args: string[]): Promise<Result> {
-  return run([...args, "--endpoints", cluster.addresses.join(",")]);
-}
-
 clusterTest(
-  "cli: puts, gets, deletes and lists",
+  "cli: keys and values, watches and transactions",
   { nodes: 1 },
   async (cluster) => {
-    const on = (...args: string[]) => runOn(cluster, ...args);
-    const put = await on("put", "user/1", "ann");
-    assertEquals([put.code, put.err], [0, ""]);
-    assertMatch(put.out, /^revision \d+, version 1\n$/);
-    const json = JSON.parse((await on("put", "user/2", "5", "--json")).out);
-    assertEquals(json.version, 1);
-
-    assertEquals(await on("get", "user/1"), { code: 0, out: "ann\n", err: "" });
-    // `deno task dkv -- get …` passes the two dashes on; 5 stays a text.
-    const entry = JSON.parse((await on("--", "get", "user/2", "--json")).out);
-    assertEquals([entry.key, entry.value], ["user/2", "5"]);
-    const past = ["get", "user/1", "--revision", String(json.revision - 1)];
-    assertEquals((await on(...past, "--serializable")).out, "ann\n");
-    const missing = await on("get", "nobody");
-    assertEquals([missing.code, missing.out], [1, ""]);
-    assertStringIncludes(missing.err, "nobody");
-
-    const all = await on("list");
-    assertEquals(all.out, "user/1\tann\nuser/2\t5\n");
-    const keys = await on("list", "user/", "--keys-only", "--limit", "1");
-    assertEquals(keys.out, "user/1\n");
-    assertEquals((await on("list", "nobody")).code, 1);
-
-    assertStringIncludes((await on("del", "user/1")).out, "1 key deleted");
-    assertEquals((await on("del", "user/1")).code, 1);
-    const rest = await on("del", "--prefix", "user/", "--json");
-    assertEquals(JSON.parse(rest.out).deleted, 1);
+    const first = keys(cluster).then(() => changes(cluster));
+    await Promise.all([first, transactions(cluster)]);
   },
 );
 
-clusterTest("cli: what is refused", { nodes: 1 }, async (cluster) => {
-  const large = await runOn(cluster, "put", "k".repeat(5000), "x");
+async function keys(cluster: TestCluster): Promise<void> {
+  const on = (...args: string[]) => runOn(cluster, ...args);
+  const env = endpoints(cluster);
+  const put = await on("put", "user/1", "ann");
+  assertEquals([put.code, put.err], [0, ""]);
+  assertMatch(put.out, /^revision \d+, version 1\n$/);
+  const json = JSON.parse((await on("put", "user/2", "5", "--json")).out);
+  assertEquals(json.version, 1);
+
+  const bytes = Uint8Array.from({ length: 256 }, (_, at) => at);
+  const [ann, five, past, missing, input, file, dash] = await Promise.all([
+    on("get", "user/1"),
+    // `deno task dkv -- get …` passes the two dashes on; 5 stays a text.
+    on("--", "get", "user/2", "--json"),
+    on("get", "user/1", "--revision", `${json.revision - 1}`, "--serializable"),
+    on("get", "nobody"),
+    run(["put", "raw", "-"], { env, input: bytes }),
+    on("put", "file", "--file", `${ROOT}LICENSE`),
+    on("put", "user/3", "--", "-"),
+  ]);
+  // In a pipe nothing is added to the value.
+  assertEquals(ann, { code: 0, out: "ann", err: "" });
+  const entry = JSON.parse(five.out);
+  assertEquals([entry.key, entry.value], ["user/2", "5"]);
+  assertEquals(past.out, "ann");
+  assertEquals([missing.code, missing.out], [1, ""]);
+  assertEquals(missing.err, "dkv: there is no key nobody\n");
+  for (const { code, err } of [input, file, dash]) {
+    assertEquals([code, err], [0, ""]);
+  }
+
+  const [raw, base64, license, all, first, reversed] = await Promise
+    .all([
+      runRaw(["get", "raw"], { env }),
+      on("get", "raw", "--json"),
+      on("get", "file"),
+      on("list", "user/"),
+      on("list", "--keys-only", "--limit", "1"),
+      on("list", "--keys-only", "--from", "t", "--to", "user/3", "--reverse"),
+    ]);
+  assertEquals(raw.out, bytes);
+  const { value, valueBase64 } = JSON.parse(base64.out);
+  assertEquals(valueBase64, btoa(String.fromCharCode(...bytes)));
+  assertEquals(value, undefined);
+  assertEquals(license.out, Deno.readTextFileSync(`${ROOT}LICENSE`));
+  assertEquals(all.out, "user/1\tann\nuser/2\t5\nuser/3\t-\n");
+  assertEquals(first.out, "file\n");
+  assertEquals(reversed.out, "user/2\nuser/1\n");
+}
+
+async function changes(cluster: TestCluster): Promise<void> {
+  const on = (...args: string[]) => runOn(cluster, ...args);
+  const [visits, word, large, absent, deleted] = await Promise.all([
+    on("incr", "visits", "41", "--json"),
+    on("incr", "user/3"),
+    on("put", "k".repeat(5000), "x"),
+    on("put", "k", "--file", "no/such/file"),
+    on("del", "user/1"),
+  ]);
+  assertEquals(JSON.parse(visits.out).value, "41");
+  assertEquals([word.code, word.out], [4, ""]);
+  assertStringIncludes(word.err, "VALUE_INVALID");
   assertEquals([large.code, large.out], [4, ""]);
   assertMatch(large.err, /^dkv: .*5000 bytes.*\(KEY_TOO_LARGE\)\n$/);
-  const future = await runOn(cluster, "get", "k", "--revision", "99999");
-  assertEquals(future.code, 4);
-  assertStringIncludes(future.err, "REVISION_FUTURE");
-});
+  assertEquals(absent.err, "dkv: There is no file no/such/file\n");
+  assertEquals(absent.code, 4);
+  assertStringIncludes(deleted.out, "1 key deleted");
+  const [again, rest, more] = await Promise.all([
+    on("del", "user/1"),
+    on("del", "--prefix", "user/", "--json"),
+    on("incr", "visits"),
+  ]);
+  assertEquals(again.code, 1);
+  assertEquals(JSON.parse(rest.out).deleted, 2);
+  assertEquals(more.out, "42\n");
+}
+
+async function transactions(cluster: TestCluster): Promise<void> {
+  const env = endpoints(cluster);
+  const on = (...args: string[]) => runOn(cluster, ...args);
+  const watching = start(
+    ["watch", "--prefix", "seat/", "--revision", "1", "--json"],
+    { env },
+  );
+  const seat = [
+    "--if",
+    "missing(seat/12A)",
+    "--then",
+    'put seat/12A "ann lee"',
+    "--else",
+    "get seat/12A",
+  ];
+  const booked = await on("txn", ...seat);
+  assertEquals([booked.code, booked.err], [0, ""]);
+  assertMatch(booked.out, /^done, revision \d+\nput: version 1\n$/);
+  const taken = await on("txn", ...seat);
+  assertEquals([taken.code, taken.err], [1, ""]);
+  assertMatch(taken.out, /^condition not met, revision \d+\nget: ann lee\n$/);
+  const lines = `# leaves the plane
+    if value(seat/12A) = "ann lee"
+    if version(seat/12A) = 1
+    then del seat/12A
+
+    then add seats/free 1
+    then list seats/`;
+  const left = await run(["txn", "-", "--json"], { env, input: lines });
+  assertEquals([left.code, left.err], [0, ""]);
+  const { succeeded, results } = JSON.parse(left.out);
+  assert(succeeded);
+  assertEquals(results.map(({ type }: { type: string }) => type), [
+    "del",
+    "modify",
+    "list",
+  ]);
+  assertEquals(results[1].value, "1");
+  assertEquals(results[2].entries[0].key, "seats/free");
+  const wrong = await run(["txn", "-"], { env, input: "then get a\nfi b" });
+  assertEquals([wrong.code, wrong.out], [2, ""]);
+  assertStringIncludes(wrong.err, "line 2: a line begins with if");
+
+  const follower = new Follower(watching.stdout);
+  await follower.until(/"delete"/);
+  watching.kill("SIGINT");
+  assertEquals((await watching.status).code, 0);
+  await watching.stderr.cancel();
+  const changes = (await follower.rest()).trim().split("\n")
+    .map((line) => JSON.parse(line));
+  assertEquals(changes.map(({ type, key, value }) => [type, key, value]), [
+    ["put", "seat/12A", "ann lee"],
+    ["delete", "seat/12A", undefined],
+  ]);
+}
 
 clusterTest(
-  "cli: watches until it is told to stop",
-  { nodes: 1 },
-  async (cluster) => {
-    await runOn(cluster, "put", "w/1", "a");
-    const endpoints = ["--endpoints", cluster.addresses.join(",")];
-    const from = ["--prefix", "w/", "--revision", "1", "--json"];
-    const watching = start(["watch", ...from, ...endpoints]);
-    const lines = watching.stdout.pipeThrough(new TextDecoderStream());
-    const reader = lines.getReader();
-    let text = "";
-    const readUntil = async (wanted: string) => {
-      while (!text.includes(wanted)) {
-        const { value, done } = await reader.read();
-        assert(!done, `the watch ended: ${text}`);
-        text += value;
-      }
-    };
-    await readUntil('"w/1"');
-    await runOn(cluster, "del", "w/1");
-    await readUntil('"delete"');
-    watching.kill("SIGINT");
-    assertEquals((await watching.status).code, 0);
-    await reader.cancel();
-    await watching.stderr.cancel();
-    const changes = text.trim().split("\n").map((line) => JSON.parse(line));
-    assertEquals(changes.map(({ type, key }) => [type, key]), [
-      ["put", "w/1"],
-      ["delete", "w/1"],
-    ]);
-  },
-);
-
-clusterTest(
-  "cli: status shows every node, reached or not",
+  "cli: status shows every node, reached or not; leadership moves",
   {},
   async (cluster) => {
-    const [dead = ""] = await cluster.followers();
+    const env = endpoints(cluster);
+    const leader = await cluster.leader();
+    const [target = "", dead = ""] = await cluster.followers();
+    // One address is enough to learn of the others.
+    const one = { DKV_ENDPOINTS: cluster.address(leader) };
+    const moved = await run(["transfer-leader", target], { env: one });
+    assertEquals(moved, { code: 0, out: `${target} leads\n`, err: "" });
+    assertEquals(await cluster.leader(), target);
+    const nobody = await run(["transfer-leader", "node9"], { env });
+    assertEquals([nobody.code, nobody.out], [4, ""]);
+    assertStringIncludes(nobody.err, "MEMBERSHIP_REFUSED");
+    const anybody = await run(["transfer-leader", "--json"], { env });
+    assertEquals([anybody.code, anybody.err], [0, ""]);
+    const { leader: next } = JSON.parse(anybody.out);
+    assert(next !== target && cluster.ids.includes(next), next);
+
     await cluster.kill(dead);
-    const table = await runOn(cluster, "status");
+    await cluster.leader(dead);
+    const table = await run(["status"], { env: one });
     assertEquals([table.code, table.err], [0, ""]);
     const [heading = "", ...rows] = table.out.trimEnd().split("\n");
-    assertMatch(heading, /^NODE +ADDRESS +ROLE +TERM +APPLIED/);
+    assertMatch(
+      heading,
+      /^NODE +ADDRESS +ROLE +TERM +INDEX +LAG +REVISION +KEYS +HASH +SIZE +VERSION$/,
+    );
     assertEquals(rows.length, 3);
     assertEquals(rows.filter((row) => /\bleader\b/.test(row)).length, 1);
     const [lost] = rows.filter((row) => row.includes("unreachable"));
@@ -151,44 +192,64 @@ clusterTest(
     const ids = cluster.running();
     for (const id of ids) assert(rows.some((row) => row.startsWith(id)), id);
 
-    const json = (await runOn(cluster, "status", "--json")).out.trim().split(
-      "\n",
-    )
+    const live = ["status", "--watch", "--interval", "100", "--json"];
+    const watching = start(live, { env });
+    const follower = new Follower(watching.stdout);
+    await follower.until(/(.*\n){6}/);
+    watching.kill("SIGINT");
+    assertEquals((await watching.status).code, 0);
+    await watching.stderr.cancel();
+    const json = (await follower.rest()).trim().split("\n").slice(0, 3)
       .map((line) => JSON.parse(line));
-    assertEquals(json.map(({ nodeId }) => nodeId).filter(Boolean), ids);
+    const known = json.map(({ nodeId }) => nodeId).filter(Boolean);
+    assertEquals(known.sort(), [...ids].sort());
     assertEquals(json.filter(({ error }) => error).length, 1);
+    for (const { nodeId, lag } of json) {
+      if (nodeId !== undefined) assert(lag >= 0 && lag < 10, `lag ${lag}`);
+    }
   },
 );
 
 needs(CLUSTER_NEEDS, "cli: wrong usage is 2, nobody there is 3", async () => {
-  const usage = [
-    [],
-    ["bogus"],
-    ["put", "key"],
-    ["put", "key", "value", "more"],
-    ["get"],
-    ["get", ""],
-    ["get", "key", "--bogus"],
-    ["get", "key", "--revision", "-1"],
-    ["get", "key", "--revision=x"],
-    ["del"],
-    ["del", "key", "--prefix", "p"],
-    ["del", "--prefix", ""],
-    ["watch"],
-    ["node", "--data", "x"],
-    ["node", "--id", "node1"],
-    ["node", "--id", "node1", "--data", "x", "--log-level", "loud"],
+  const usage: [string, RegExp][] = [
+    ["", /^dkv: a distributed key-value store/],
+    ["bogus", /There is no command bogus\. See: dkv help$/],
+    ["put key", /put takes KEY and VALUE/],
+    [
+      "get key --serialisable",
+      /did you mean --serializable\? See: dkv get --help$/,
+    ],
+    ["get key --revision -1", /There is no option -1|--revision takes/],
+    ["get key --revision=x", /--revision takes a whole number, not x/],
+    ["get key --timeout=5y", /--timeout takes a time like/],
+    ["del key --prefix p", /del takes a KEY, or --prefix/],
+    ["watch", /watch takes a KEY/],
+    ["txn --then grab", /there is no grab, only put, get/],
+    ["lease renew 5", /lease takes grant TIME/],
+    ["lock", /lock takes NAME/],
+    ["import - --resume", /takes --skip-lines/],
+    ["bench --clients 0", /--clients takes a whole number from 1/],
+    ["completions tcsh", /bash, zsh, fish, not tcsh/],
+    ["node --data x", /Which node\?/],
+    ["node --id node1", /Where does it keep its data/],
+    ["node --id node1 --data x --log-level loud", /The log level is one of/],
   ];
-  for (const args of usage) {
+  const check = async ([line, wanted]: [string, RegExp]) => {
+    const args = line.split(" ").filter((word) => word !== "");
     const { code, out, err } = await run(args);
-    assertEquals([code, out], [2, ""], `dkv ${args.join(" ")}: ${err}`);
-    assertStringIncludes(err, "dkv");
-  }
+    assertEquals([code, out], [2, ""], `dkv ${line}: ${err}`);
+    assertMatch(line === "" ? err : err.trimEnd(), wanted);
+  };
+  while (usage.length > 0) await Promise.all(usage.splice(0, 4).map(check));
+  assertEquals((await run(["get", ""])).code, 2);
   const nobody = ["--endpoints", "127.0.0.1:1", "--timeout", "300"];
-  for (const args of [["get", "key"], ["put", "key", "value"], ["list"]]) {
-    const { code, err } = await run([...args, ...nobody]);
+  const commands = [["get", "key"], ["put", "key", "value"], ["list"]];
+  const failed = await Promise.all(
+    commands.map((args) => run([...args, ...nobody])),
+  );
+  for (const { code, err } of failed) {
     assertEquals(code, 3, err);
-    assertMatch(err, /^dkv: Cannot reach 127\.0\.0\.1:1: .*\(UNREACHABLE\)\n$/);
+    assertMatch(err, /^dkv: Cannot reach .*127\.0\.0\.1:1.*\(UNREACHABLE\)\n$/);
   }
   assertEquals((await run(["status", ...nobody])).code, 3);
 });
@@ -196,12 +257,58 @@ needs(CLUSTER_NEEDS, "cli: wrong usage is 2, nobody there is 3", async () => {
 needs(CLUSTER_NEEDS, "cli: help and version", async () => {
   const help = await run(["help"]);
   assertEquals([help.code, help.err], [0, ""]);
-  for (const word of ["put KEY VALUE", "--endpoints", "Exit codes"]) {
+  for (const word of ["transfer-leader", "--endpoints", "Exit codes"]) {
     assertStringIncludes(help.out, word);
   }
-  assertEquals((await run(["get", "--help"])).out, help.out);
-  assertMatch((await run(["version"])).out, /^dkv \d+\.\d+\.\d+, Deno \S+\n$/);
+  const get = await run(["get", "--help"]);
+  assertEquals(await run(["help", "get"]), get);
+  assertStringIncludes(get.out, "Examples:\n  dkv get greeting\n");
+  const version = await run(["version"]);
+  assertMatch(version.out, /^dkv \d+\.\d+\.\d+, Deno \S+\n$/);
+  assertEquals(await run(["--version"]), version);
 });
+
+needs(
+  CLUSTER_NEEDS,
+  "cli: a missing permission is named, one that is not needed is given up",
+  async () => {
+    const nobody = ["--endpoints", "127.0.0.1:1"];
+    const file = ["export", "--file", "x", "--timeout", "300"];
+    const { code, err } = await run([...file, ...nobody], {
+      permissions: "client",
+    });
+    assertEquals(code, 3, err);
+    const read = await run(["put", "a", "--file", "LICENSE", ...nobody], {
+      permissions: "client",
+    });
+    assertEquals(read.code, 4);
+    assertMatch(read.err, /^dkv: a permission is missing: .*--allow-read.*\n$/);
+
+    const states = async (command: string) => {
+      const program = `
+        const { main } = await import("${new URL(
+        "../cli.ts",
+        import.meta.url,
+      )}");
+        await main(["${command}"]);
+        for (const name of ["run", "write"]) {
+          console.log(Deno.permissions.querySync({ name }).state);
+        }`;
+      await using dir = await tempDir();
+      const path = `${dir.path}/program.ts`;
+      await Deno.writeTextFile(path, program);
+      const { stdout } = await new Deno.Command("deno", {
+        args: ["run", "-q", "--no-prompt", "-P=dkv", path],
+        cwd: ROOT,
+        stderr: "null",
+      }).output();
+      return new TextDecoder().decode(stdout).trim().split("\n").slice(-2);
+    };
+    assertEquals(await states("version"), ["prompt", "prompt"]);
+    assertEquals(await states("lock"), ["granted", "prompt"]);
+    assertEquals(await states("import"), ["prompt", "granted"]);
+  },
+);
 
 clusterTest(
   "cli: a node stops when it is told to",

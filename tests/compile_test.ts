@@ -13,6 +13,7 @@ interface Tasks {
   readonly tasks: { readonly compile: { readonly command: string } };
   readonly permissions: {
     readonly compile: Readonly<Record<string, unknown>>;
+    readonly dkv: Readonly<Record<string, unknown>>;
   };
 }
 
@@ -60,15 +61,18 @@ needs(["read"], "compile: the binary holds every file that it opens", () => {
 
 needs(
   ["read"],
-  "compile: the binary is granted what a node is, no more",
+  "compile: the binary is granted what the command line is, no more",
   () => {
-    const { compile } = settings().permissions;
-    // Its addresses and directories are not known when it is built.
+    const { compile, dkv } = settings().permissions;
+    // Its addresses and directories are not known when it is built; what a command does not need,
+    // `cli.ts` gives up before it begins.
     assertEquals(compile, {
       read: true,
       write: true,
+      run: true,
       net: true,
-      env: [...ENVIRONMENT],
+      env: [...ENVIRONMENT, "DKV_ENDPOINTS", "TERM"],
     });
+    assertEquals(dkv, compile);
   },
 );

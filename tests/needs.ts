@@ -28,9 +28,17 @@ const TEMP_ROOT = ".tmp";
  * - `net`: 127.0.0.1, any port;
  * - `env`: the variables that grpc-js reads;
  * - `run`: the `deno` on the PATH;
- * - `mount`: the system's `mount` and `umount`, for tests with small file systems.
+ * - `mount`: the system's `mount` and `umount`, for tests with small file systems;
+ * - `script`: the system's `script`, for tests with a terminal.
  */
-export type Need = "read" | "write" | "net" | "env" | "run" | "mount";
+export type Need =
+  | "read"
+  | "write"
+  | "net"
+  | "env"
+  | "run"
+  | "mount"
+  | "script";
 
 /** What a test with real nodes needs. */
 export const CLUSTER_NEEDS: readonly Need[] = [
@@ -60,7 +68,7 @@ export function needs(
     return;
   }
   const flags = missing.map((need) =>
-    `--allow-${need === "mount" ? "run" : need}`
+    `--allow-${need === "mount" || need === "script" ? "run" : need}`
   );
   const reason = [...new Set(flags)].join(", ");
   Deno.test({
@@ -116,6 +124,8 @@ function descriptors(need: Need): Deno.PermissionDescriptor[] {
       return [{ name: "env", variable: GRPC_VARIABLE }];
     case "run":
       return [{ name: "run", command: "deno" }];
+    case "script":
+      return [{ name: "run", command: "script" }];
     case "mount":
       return [{ name: "run", command: "mount" }, {
         name: "run",

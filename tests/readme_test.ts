@@ -26,7 +26,7 @@ clusterTest(
         .replace("./mod.ts", new URL("../mod.ts", import.meta.url).href),
     );
     const { code, stdout, stderr } = await new Deno.Command("deno", {
-      args: ["run", "-q", "--no-prompt", "--check", "-P=dkv", path],
+      args: ["run", "-q", "--no-prompt", "--check", "-P=client", path],
       cwd: ROOT,
       stdout: "piped",
       stderr: "piped",

@@ -64,6 +64,11 @@ const LAYERS: readonly (readonly string[])[] = [
   ["leadership"],
   ["client"],
   ["launch"],
+  // The command line.
+  ["arguments", "terminal"],
+  ["commands", "records", "invocation"],
+  ["keyspace", "coordination", "overview", "bench", "completions"],
+  ["txn", "transport"],
   ["mod", "cli"],
 ];
 
@@ -443,7 +448,12 @@ needs(
       if (env === undefined) continue;
       assertEquals(env.slice(0, ENVIRONMENT.length), ENVIRONMENT, name);
       const more = env.slice(ENVIRONMENT.length);
-      assertEquals(more, name === "test" ? ["REWRITE", "SEED"] : [], name);
+      const wanted: Record<string, string[]> = {
+        test: ["REWRITE", "SEED"],
+        dkv: ["DKV_ENDPOINTS", "TERM"],
+        compile: ["DKV_ENDPOINTS", "TERM"],
+      };
+      assertEquals(more, wanted[name] ?? [], name);
     }
   },
 );

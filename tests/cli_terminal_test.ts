@@ -1,0 +1,163 @@
+/** The command line in a terminal, and the examples of its help, each of which runs. */
+
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertMatch,
+  assertNotEquals,
+  assertStringIncludes,
+} from "@std/assert";
+import { COMMANDS, specOf } from "../commands.ts";
+import type { CommandName } from "../commands.ts";
+import { TestCluster } from "./cluster.ts";
+import {
+  denoArgs,
+  endpoints,
+  inTerminal,
+  ROOT,
+  shellWord,
+  terminalTest,
+} from "./dkv.ts";
+
+/** Lines of help that wait for somebody: `cli_coordination_test.ts` runs their like. */
+const WAITING: readonly string[] = ["dkv elect team/lead worker-7"];
+
+/** And what a node alone cannot do: see `cli_test.ts`. */
+const NOT_ALONE: readonly string[] = ["dkv transfer-leader"];
+
+/** What lines end with, if not with 0. */
+const CODES: Readonly<Record<string, number>> = {
+  "dkv elect team/lead --leader": 1,
+};
+
+/** What is to be seen of some of them, without colours. */
+const SEEN: Readonly<Record<string, RegExp>> = {
+  "dkv put greeting hello": /^revision \d+, version 1\n$/,
+  "dkv get greeting": /^hello\n$/,
+  "dkv list --keys-only": /^greeting\nlogo\n(.*\n)*temperature\ntoday\n/,
+  "dkv watch --prefix gre --revision 1 --limit 1":
+    /^1\tput\tgreeting\thello\n$/,
+  "dkv incr visits": /^1\n$/,
+  "dkv lock jobs/nightly -- echo working": /^working\n$/,
+  "dkv lease ttl $id --keys": /^\d+ ms of 60000 ms left\nworkers\/7\n$/,
+  "dkv status": /^NODE +ADDRESS[^\n]*\nnode1 .*leader/,
+  "dkv export > all.jsonl": /^\d+ records? exported in [^\n]*\n$/m,
+  "dkv import all.jsonl": /\d+ records? imported in [^\n]*\n$/m,
+  "dkv bench --clients 8 --seconds 1":
+    /^OPERATION [^\n]*\nput +[1-9][^\n]*\nget +[1-9]/,
+  'eval "$(dkv completions bash)"': /^$/,
+};
+
+/** Colours and what a meter draws over itself. */
+// deno-lint-ignore no-control-regex -- what a terminal is told
+const ESCAPES_REGEXP = /\x1b\[[0-9;]*[A-Za-z]|[^\n]*\r(?!\n)/g;
+
+/** A shell in which `dkv` is the command, in a directory of the test's. */
+function prelude(cluster: TestCluster): string {
+  const words = ["deno", ...denoArgs([])].map(shellWord).join(" ");
+  const bin = cluster.path("bin");
+  Deno.mkdirSync(bin, { recursive: true });
+  Deno.writeTextFileSync(`${bin}/dkv`, `#!/bin/sh\nexec ${words} "$@"\n`, {
+    mode: 0o755,
+  });
+  return `cd ${shellWord(cluster.path("."))}\nPATH=${shellWord(bin)}:$PATH\n`;
+}
+
+terminalTest("cli: every example of the help runs", async () => {
+  await using cluster = await TestCluster.start({ nodes: 1 });
+  Deno.writeTextFileSync(cluster.path("README.md"), "logo");
+  const examples = (Object.keys(COMMANDS) as CommandName[]).map((name) =>
+    specOf(name).examples.filter((line) =>
+      !WAITING.includes(line) && !NOT_ALONE.includes(line)
+    )
+  );
+  const all = examples.flat();
+  const readme = Deno.readTextFileSync(`${ROOT}README.md`);
+  const [, section = ""] = readme.match(
+    /^## Use it from a shell\n[\s\S]*?^```sh\n([\s\S]*?)\n```$/m,
+  ) ?? [];
+  const shown = section.split("\n");
+  assertGreater(shown.length, 5);
+  for (const line of [...Object.keys(SEEN), ...shown]) {
+    assert(all.includes(line), `no example ${line}`);
+  }
+  // Those for keys stand first and depend on each other; the others do not mind them.
+  const half = Object.keys(COMMANDS).indexOf("lease");
+  await Promise.all([
+    runExamples(cluster, examples.slice(0, half).flat()),
+    runExamples(cluster, examples.slice(half).flat()),
+  ]);
+});
+
+async function runExamples(
+  cluster: TestCluster,
+  lines: readonly string[],
+): Promise<void> {
+  const script = lines.map((line, at) => `${line}\necho "<$?:${at}>"\n`);
+  const path = cluster.path(`examples${lines.length}.sh`);
+  Deno.writeTextFileSync(path, prelude(cluster) + script.join(""));
+  const { screen } = await inTerminal(
+    `bash ${shellWord(path)}`,
+    endpoints(cluster),
+  );
+  let rest = screen.replace(ESCAPES_REGEXP, "");
+  for (const [at, line] of lines.entries()) {
+    const wanted = `<${CODES[line] ?? 0}:${at}>\n`;
+    const end = rest.indexOf(wanted);
+    assert(end >= 0, `${line}\n${rest}`);
+    const part = rest.slice(0, end);
+    assertMatch(part, SEEN[line] ?? /(?:)/, line);
+    assert(!/^\s+at |Error/m.test(part), `${line}\n${part}`);
+    rest = rest.slice(end + wanted.length);
+  }
+}
+
+terminalTest(
+  "cli: colour, escapes and a live table in a terminal",
+  async () => {
+    await using cluster = await TestCluster.start({ nodes: 1 });
+    const env = endpoints(cluster);
+    const show = async (line: string, more: Record<string, string> = {}) => {
+      Deno.writeTextFileSync(cluster.path("line.sh"), prelude(cluster) + line);
+      const path = shellWord(cluster.path("line.sh"));
+      return await inTerminal(`bash ${path}`, { ...env, ...more });
+    };
+    const put = `printf 'a\\033[2Jb\\377' | dkv put odd -`;
+    assertEquals((await show(`${put} > /dev/null`)).screen, "");
+    // Nothing that is stored can steer the terminal.
+    const { screen } = await show("dkv get odd");
+    assertEquals(screen, "a\\x1b[2Jb\\xff\n");
+    const coloured = await show("dkv status");
+    assertStringIncludes(coloured.screen, "\x1b[32mnode1");
+    for (const more of [{ NO_COLOR: "1" }, { TERM: "dumb" }]) {
+      const plain = await show("dkv status", more);
+      assert(!plain.screen.includes("\x1b"), JSON.stringify(plain.screen));
+      assertEquals(plain.code, 0);
+    }
+    // A table that is drawn over the one before.
+    const live = await show(
+      "timeout -s INT 2 dkv status --watch --interval 200ms",
+    );
+    assertNotEquals(live.code, 2);
+    assert(live.screen.split("\x1b[H\x1b[J").length >= 3, live.screen);
+
+    // The meter is for people, and gone when it is done.
+    const records = Array.from(
+      { length: 5000 },
+      (_, at) => JSON.stringify({ key: `m/${at}`, value: "x" }),
+    );
+    Deno.writeTextFileSync(cluster.path("m.jsonl"), `${records.join("\n")}\n`);
+    const meter = await show("dkv import m.jsonl");
+    assertMatch(meter.screen, /importing \[[█─]{24}\] +\d+ %/);
+    assertMatch(meter.screen, /K5,000 records imported in [^\n]*\n$/);
+    const script = `eval "$(dkv completions bash)"
+    COMP_WORDS=(dkv lease gr) COMP_CWORD=2; _dkv; echo "\${COMPREPLY[*]}"
+    COMP_WORDS=(dkv st) COMP_CWORD=1; _dkv; echo "\${COMPREPLY[*]}"
+    COMP_WORDS=(dkv get --se) COMP_CWORD=2; _dkv; echo "\${COMPREPLY[*]}"`;
+    assertEquals(
+      (await show(script)).screen,
+      "grant\nstatus\n--serializable\n",
+    );
+  },
+);
