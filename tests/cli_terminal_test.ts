@@ -119,9 +119,16 @@ terminalTest(
     await using cluster = await TestCluster.start({ nodes: 1 });
     const env = endpoints(cluster);
     const show = async (line: string, more: Record<string, string> = {}) => {
-      Deno.writeTextFileSync(cluster.path("line.sh"), prelude(cluster) + line);
+      // Whoever runs the tests may want no colour.
+      const clean = "NO_COLOR" in more ? "" : "unset NO_COLOR\n";
+      const text = `${clean}${prelude(cluster)}${line}`;
+      Deno.writeTextFileSync(cluster.path("line.sh"), text);
       const path = shellWord(cluster.path("line.sh"));
-      return await inTerminal(`bash ${path}`, { ...env, ...more });
+      return await inTerminal(`bash ${path}`, {
+        ...env,
+        TERM: "xterm",
+        ...more,
+      });
     };
     const put = `printf 'a\\033[2Jb\\377' | dkv put odd -`;
     assertEquals((await show(`${put} > /dev/null`)).screen, "");
