@@ -297,6 +297,13 @@ export function toLease(text: string, name: string): bigint {
   return BigInt(text);
 }
 
+/** A whole number of 64 bits, with its sign; null if it is none. */
+export function toInt64(text: string): bigint | null {
+  if (!/^-?[0-9]{1,19}$/.test(text)) return null;
+  const number = BigInt(text);
+  return BigInt.asIntN(64, number) === number ? number : null;
+}
+
 /** What a table has under a name that somebody typed; `constructor` is in no table. */
 export function own<Value>(
   table: Readonly<Record<string, Value>>,

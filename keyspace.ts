@@ -5,7 +5,13 @@
  */
 
 import { bold, dim, green, red } from "@std/fmt/colors";
-import { type Arguments, EXIT, Refusal, UsageError } from "./arguments.ts";
+import {
+  type Arguments,
+  EXIT,
+  Refusal,
+  toInt64,
+  UsageError,
+} from "./arguments.ts";
 import type { Change, Entry, Keys } from "./client.ts";
 import { LIMITS } from "./config.ts";
 import { assert, DkvError } from "./errors.ts";
@@ -195,12 +201,11 @@ export async function incr(invocation: Invocation): Promise<number> {
   if (!key || rest.length > 0) {
     throw new UsageError("incr takes KEY, and perhaps a NUMBER");
   }
-  if (!/^-?[0-9]{1,19}$/.test(text)) {
-    throw new UsageError(`incr takes a whole number, not ${text || "nothing"}`);
-  }
-  const operand = BigInt(text);
-  if (BigInt.asIntN(64, operand) !== operand) {
-    throw new UsageError(`incr takes a number of 64 bits, not ${text}`);
+  const operand = toInt64(text);
+  if (operand === null) {
+    throw new UsageError(
+      `incr takes a whole number of 64 bits, not ${text || "nothing"}`,
+    );
   }
   await using client = await connectTo(args);
   const { revision, results: [result] } = await client.transact({

@@ -20,6 +20,7 @@ import {
   type OptionName,
   own,
   Refusal,
+  toInt64,
   toLease,
   UsageError,
 } from "./arguments.ts";
@@ -294,10 +295,11 @@ function modify(
 ): (written: Written) => Operation {
   return ({ key, value, take, wrong }) => {
     take(2, "KEY and NUMBER");
-    if (!/^-?[0-9]{1,19}$/.test(value)) {
-      throw wrong(`${value || "nothing"} is not a whole number`);
+    const operand = toInt64(value);
+    if (operand === null) {
+      throw wrong(`${value || "nothing"} is not a whole number of 64 bits`);
     }
-    return { type: "modify", function: name, key, operand: BigInt(value) };
+    return { type: "modify", function: name, key, operand };
   };
 }
 

@@ -4,6 +4,7 @@ import {
   assert,
   assertEquals,
   assertGreater,
+  assertLess,
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
@@ -89,7 +90,9 @@ async function locks(cluster: TestCluster): Promise<void> {
     .map((line) => JSON.parse(line))
     .sort((a, b) => a.createRevision - b.createRevision);
   assertEquals((await on("del", queued[0].key)).code, 0);
+  const lostMs = performance.now();
   assertEquals((await holder.status).code, 4);
+  assertLess(performance.now() - lostMs, 30_000, "the command slept on");
   const told = await new Follower(holder.stderr).rest();
   assertMatch(told, /^dkv: jobs\/a\/\w+ is lost: [^\n]*was deleted\n$/);
   const { stdout } = await waiting.output();

@@ -81,6 +81,7 @@ Deno.test("txn: a wrong clause is shown with what is wrong", () => {
     ["then", "get", /get takes KEY/],
     ["then", "constructor a", /there is no constructor/],
     ["else", "add n 1.5", /1\.5 is not a whole number/],
+    ["else", "max n 9223372036854775808", /not a whole number of 64 bits/],
   ];
   for (const [name, text, message] of wrong) {
     const error = assertThrows(
