@@ -5,7 +5,7 @@
  * @module
  */
 
-import { EXIT } from "./arguments.ts";
+import { type Arguments, EXIT, UsageError } from "./arguments.ts";
 import type { Client } from "./client.ts";
 import { LIMITS } from "./config.ts";
 import { DkvError } from "./errors.ts";
@@ -40,8 +40,7 @@ export async function bench(invocation: Invocation): Promise<number> {
   args.take();
   const clients = args.number("clients", { min: 1, max: CLIENTS_MAX }) ??
     CLIENTS;
-  const seconds = args.number("seconds", { min: 1, max: SECONDS_MAX }) ??
-    SECONDS;
+  const seconds = secondsOf(args);
   const valueBytes = args.number("value-bytes", {
     max: LIMITS.valueBytesMax,
   }) ?? VALUE_BYTES;
@@ -72,6 +71,18 @@ export async function bench(invocation: Invocation): Promise<number> {
   } finally {
     await client.delete({ prefix });
   }
+}
+
+function secondsOf(args: Arguments): number {
+  const text = args.text("seconds");
+  if (text === undefined) return SECONDS;
+  const seconds = Number(text);
+  if (/^[0-9.]+$/.test(text) && seconds > 0 && seconds <= SECONDS_MAX) {
+    return seconds;
+  }
+  throw new UsageError(
+    `--seconds takes a number up to ${SECONDS_MAX}, not ${text}`,
+  );
 }
 
 /** Random enough that nothing on the way can make it small. */

@@ -51,7 +51,6 @@ export const COMMANDS = {
     options: READ,
     examples: [
       "dkv get greeting",
-      "dkv get logo > /dev/null",
       "dkv get greeting --json",
     ],
   },
@@ -74,7 +73,6 @@ export const COMMANDS = {
     options: [...KEYS, "revision", "limit", ...CLIENT],
     examples: [
       "dkv watch --prefix gre --revision 1 --limit 1",
-      "dkv watch greeting --revision 1 --limit 1 --json",
     ],
   },
   incr: {
@@ -132,7 +130,6 @@ export const COMMANDS = {
     options: ["ttl", "wait", ...CLIENT],
     permissions: ["run"],
     examples: [
-      "dkv lock jobs/nightly -- echo working",
       `dkv lock jobs/nightly --wait 5s -- sh -c 'echo "token $DKV_LOCK_TOKEN"'`,
     ],
   },
@@ -195,7 +192,7 @@ export const COMMANDS = {
       "It writes under bench/ and deletes that again. One process with one connection: it measures what a program of yours would get, not the most that the cluster can do.",
     ],
     options: ["clients", "seconds", "value-bytes", ...CLIENT],
-    examples: ["dkv bench --clients 8 --seconds 1"],
+    examples: ["dkv bench --clients 8 --seconds 0.5"],
   },
   node: {
     usage: "--id ID --data DIR",

@@ -60,12 +60,13 @@ export async function status(invocation: Invocation): Promise<number> {
   return isReached ? EXIT.done : EXIT.unreachable;
 }
 
-/** Asks nodes again and again over the same connections. */
+/** Asks nodes again and again over the same connections, each once: who is dead costs no time. */
 class Monitor {
   /** Given, and learned from nodes that answered. */
   readonly #addresses: string[];
   readonly #timeoutMs: number;
-  readonly #clients = new Map<string, Client>();
+  /** Knows all addresses; null as long as nobody was reached. */
+  #client: Client | null = null;
 
   constructor(addresses: readonly string[], timeoutMs: number) {
     this.#addresses = [...addresses];
@@ -75,37 +76,34 @@ class Monitor {
   async ask(): Promise<Row[]> {
     const rows = await this.#askAll(this.#addresses);
     const learned = this.#learn(rows);
+    if (learned.length === 0) return rows;
     this.#addresses.push(...learned);
+    await this.close();
     return [...rows, ...await this.#askAll(learned)];
   }
 
   async close(): Promise<void> {
-    for (const client of this.#clients.values()) await client.close();
+    await this.#client?.close();
+    this.#client = null;
   }
 
-  #askAll(addresses: readonly string[]): Promise<Row[]> {
-    return Promise.all(addresses.map((address) => this.#one(address)));
-  }
-
-  async #one(address: string): Promise<Row> {
-    try {
-      const client = await this.#client(address);
-      const timeoutMs = this.#timeoutMs;
-      return { address, status: await client.status(address, { timeoutMs }) };
-    } catch (error) {
-      if (!(error instanceof DkvError)) throw error;
-      await this.#clients.get(address)?.close();
-      this.#clients.delete(address);
-      return { address, error: oneLine(error.message) };
-    }
-  }
-
-  async #client(address: string): Promise<Client> {
+  async #askAll(addresses: readonly string[]): Promise<Row[]> {
     const { connect } = await import("./client.ts");
-    const client = this.#clients.get(address) ??
-      await connect(address, { timeoutMs: this.#timeoutMs });
-    this.#clients.set(address, client);
-    return client;
+    const timeoutMs = this.#timeoutMs;
+    try {
+      this.#client ??= await connect(this.#addresses, { timeoutMs });
+    } catch (error) {
+      const failure = failureOf(error);
+      return addresses.map((address) => ({ address, error: failure }));
+    }
+    const client = this.#client;
+    return await Promise.all(addresses.map(async (address) => {
+      try {
+        return { address, status: await client.status(address, { timeoutMs }) };
+      } catch (error) {
+        return { address, error: failureOf(error) };
+      }
+    }));
   }
 
   /** Members that nobody named: by id, because one node may have two names. */
@@ -117,6 +115,11 @@ class Monitor {
     );
     return [...new Set(unknown.map(({ address }) => address))].sort();
   }
+}
+
+function failureOf(error: unknown): string {
+  if (!(error instanceof DkvError)) throw error;
+  return oneLine(error.message);
 }
 
 async function show(

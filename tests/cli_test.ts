@@ -168,16 +168,20 @@ clusterTest(
     const moved = await run(["transfer-leader", target], { env: one });
     assertEquals(moved, { code: 0, out: `${target} leads\n`, err: "" });
     assertEquals(await cluster.leader(), target);
-    const nobody = await run(["transfer-leader", "node9"], { env });
+    const [nobody, anybody] = await Promise.all([
+      run(["transfer-leader", "node9"], { env }),
+      run(["transfer-leader", "--json"], { env }),
+    ]);
     assertEquals([nobody.code, nobody.out], [4, ""]);
     assertStringIncludes(nobody.err, "MEMBERSHIP_REFUSED");
-    const anybody = await run(["transfer-leader", "--json"], { env });
     assertEquals([anybody.code, anybody.err], [0, ""]);
     const { leader: next } = JSON.parse(anybody.out);
     assert(next !== target && cluster.ids.includes(next), next);
 
     await cluster.kill(dead);
     await cluster.leader(dead);
+    const live = ["status", "--watch", "--interval", "100", "--json"];
+    const watching = start(live, { env });
     const table = await run(["status"], { env: one });
     assertEquals([table.code, table.err], [0, ""]);
     const [heading = "", ...rows] = table.out.trimEnd().split("\n");
@@ -192,8 +196,6 @@ clusterTest(
     const ids = cluster.running();
     for (const id of ids) assert(rows.some((row) => row.startsWith(id)), id);
 
-    const live = ["status", "--watch", "--interval", "100", "--json"];
-    const watching = start(live, { env });
     const follower = new Follower(watching.stdout);
     await follower.until(/(.*\n){6}/);
     watching.kill("SIGINT");
