@@ -76,6 +76,7 @@ Deno.test("txn: a wrong clause is shown with what is wrong", () => {
     ["then", "put a", /put takes KEY and VALUE$/],
     ["then", "put a b c", /text with spaces stands in quotes/],
     ["then", 'put a "b', /a quote that is not closed/],
+    ["then", 'put "a"b c', /a quote that is not closed/],
     ["then", "put a b --ttl 5", /put has no option --ttl/],
     ["then", "put a b --lease", /--lease takes a value/],
     ["then", "get", /get takes KEY/],
