@@ -50,6 +50,8 @@ export interface CandidacyOptions {
   readonly value: Value;
   /** What the candidate's key lives and dies with. */
   readonly lease: Lease;
+  /** Gives up waiting. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** One candidate. */
@@ -82,16 +84,28 @@ export class Candidacy {
     this.#signal = AbortSignal.any([lease.signal, this.#deleted.signal]);
   }
 
-  /** Enters at the end of the queue. */
-  static async enter(
+  /**
+   * Enters at the end of the queue and resolves when nobody is before this candidate any more. If
+   * that fails, the lease is given back.
+   *
+   * @throws the reason of the signal, or that of the loss.
+   */
+  static async win(
     store: QueueStore,
-    { name, value, lease }: CandidacyOptions,
+    { name, value, lease, signal }: CandidacyOptions,
   ): Promise<Candidacy> {
-    const key = prefixOf(name) + lease.id.toString(16).padStart(16, "0");
-    const { revision } = await store.transact({
-      then: [{ type: "put", key, value, lease: lease.id }],
-    }, { signal: lease.signal });
-    return new Candidacy(store, { name, lease, key, token: revision });
+    try {
+      const key = prefixOf(name) + lease.id.toString(16).padStart(16, "0");
+      const { revision } = await store.transact({
+        then: [{ type: "put", key, value, lease: lease.id }],
+      }, { signal: lease.signal });
+      const place = new Candidacy(store, { name, lease, key, token: revision });
+      await place.#first(signal);
+      return place;
+    } catch (error) {
+      await giveBack(lease, error);
+      throw error;
+    }
   }
 
   /** Aborted when the place is lost: with its lease, or because somebody deleted its key. */
@@ -104,12 +118,13 @@ export class Candidacy {
     return { key: this.key, createRevision: this.token };
   }
 
-  /**
-   * Resolves when nobody is before this candidate any more.
-   *
-   * @throws the reason of `signal`, or that of the loss.
-   */
-  async first(signal?: AbortSignal): Promise<void> {
+  /** Gives the place up. */
+  async leave(): Promise<void> {
+    this.#left.abort();
+    await this.#lease.revoke();
+  }
+
+  async #first(signal: AbortSignal | undefined): Promise<void> {
     const either = signal === undefined
       ? this.signal
       : AbortSignal.any([this.signal, signal]);
@@ -119,12 +134,6 @@ export class Candidacy {
       await ended(this.#store, before, either);
     }
     void this.#guard();
-  }
-
-  /** Gives the place up. */
-  async leave(): Promise<void> {
-    this.#left.abort();
-    await this.#lease.revoke();
   }
 
   /** The youngest candidate that is older; null if there is none. */
@@ -237,6 +246,17 @@ async function ended(
       if (!isGone) throw error;
     } finally {
       await watch.return?.();
+    }
+  }
+}
+
+/** A lease that cannot be given back ends by itself; the first error is the one to tell. */
+async function giveBack(lease: Lease, error: unknown): Promise<void> {
+  try {
+    await lease.revoke();
+  } catch (second) {
+    if (!(second instanceof DkvError)) {
+      throw new AggregateError([error, second]);
     }
   }
 }

@@ -48,7 +48,8 @@ export class Lease implements AsyncDisposable {
   readonly #lost = new AbortController();
   #renewal: ReturnType<typeof setTimeout> | undefined;
   #expiry: ReturnType<typeof setTimeout> | undefined;
-  #expiresMs: number;
+  /** By this side's clock; set with each renewal. */
+  #expiresMs = 0;
   #isReleased = false;
 
   /**
@@ -63,7 +64,6 @@ export class Lease implements AsyncDisposable {
     this.#calls = calls;
     this.id = lease.id;
     this.ttlMs = lease.ttlMs;
-    this.#expiresMs = lease.sentMs + lease.ttlMs;
     this.#renewed(lease.sentMs);
   }
 

@@ -9,7 +9,6 @@ import type { Entry } from "./answers.ts";
 import { Candidacy, Holding, prefixOf, type QueueStore } from "./candidacy.ts";
 import { DkvError } from "./errors.ts";
 import type { Lease } from "./heldlease.ts";
-import { giveBack } from "./lock.ts";
 import type { Value } from "./operations.ts";
 
 /**
@@ -57,20 +56,10 @@ export class Election {
       ttlMs,
       ...signal === undefined ? {} : { signal },
     });
-    try {
-      const { name } = this;
-      const place = await Candidacy.enter(this.#store, { name, value, lease });
-      await place.first(signal);
-      return new Leadership({
-        name,
-        place,
-        lease: lease.id,
-        store: this.#store,
-      });
-    } catch (error) {
-      await giveBack(lease, error);
-      throw error;
-    }
+    const { name } = this;
+    const store = this.#store;
+    const place = await Candidacy.win(store, { name, value, lease, signal });
+    return new Leadership({ name, place, lease: lease.id, store });
   }
 
   /** The leader's entry, with what it said of itself as the value; null if nobody leads. */

@@ -42,37 +42,21 @@ export async function acquire(
   },
 ): Promise<Lock> {
   const { value = "", waitMs, signal } = options;
-  const waits: AbortSignal[] = signal === undefined ? [] : [signal];
   const late = new AbortController();
   const timer = waitMs === undefined ? undefined : setTimeout(() => {
     const text = `The lock ${name} was not free within ${waitMs} ms`;
     late.abort(new DkvError("DEADLINE_EXCEEDED", text));
   }, waitMs);
-  waits.push(late.signal);
+  const signals = signal === undefined ? [late.signal] : [signal, late.signal];
   try {
-    const place = await Candidacy.enter(store, { name, value, lease });
-    await place.first(AbortSignal.any(waits));
+    const place = await Candidacy.win(store, {
+      name,
+      value,
+      lease,
+      signal: AbortSignal.any(signals),
+    });
     return new Lock(name, place);
-  } catch (error) {
-    await giveBack(lease, error);
-    throw error;
   } finally {
     clearTimeout(timer);
-  }
-}
-
-/**
- * A lease that cannot be given back either ends by itself; the first error is the one to tell.
- *
- * @internal
- */
-export async function giveBack(lease: Lease, error: unknown): Promise<void> {
-  try {
-    await lease.revoke();
-  } catch (second) {
-    lease.fail(error);
-    if (!(second instanceof DkvError)) {
-      throw new AggregateError([error, second]);
-    }
   }
 }
