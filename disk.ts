@@ -378,9 +378,7 @@ export class Disk implements LogStorage, Rows {
   commit(): void {
     if (!this.#dirty) return;
     translate(this.#path, () => {
-      this.#insertEvents();
-      this.#saveStale();
-      this.#sql.commit.run();
+      this.#commitPending();
       this.#walBytes = this.#frames() * FRAME_BYTES;
       const limit = Math.max(this.#reserveBytes / 2, CHECKPOINT_BYTES_MIN);
       // On a full disk only `makeSpace` tries again: it costs more than a commit.
@@ -444,9 +442,7 @@ export class Disk implements LogStorage, Rows {
   /** After a disk was full: commits and tries to copy the write-ahead log into the file. */
   makeSpace(): void {
     translate(this.#path, () => {
-      this.#insertEvents();
-      this.#saveStale();
-      this.#sql.commit.run();
+      this.#commitPending();
       this.#checkpoint();
       this.#sql.begin.run();
     });
@@ -619,12 +615,15 @@ export class Disk implements LogStorage, Rows {
     events.length = 0;
   }
 
-  #saveStale(): void {
+  /** Writes down what is held back and ends the open transaction. */
+  #commitPending(): void {
+    this.#insertEvents();
     for (const name of this.#stale) {
       const data = JSON.stringify(this.#stateRow(name));
       this.#sql.statePut.run(name, data, crc32(data));
     }
     this.#stale.clear();
+    this.#sql.commit.run();
   }
 
   #stateRow(name: StateName): unknown {
