@@ -8,6 +8,7 @@ import {
 } from "@std/assert";
 import { clusterTest } from "./cluster.ts";
 import { CLUSTER_NEEDS, needs } from "./needs.ts";
+import { type Outcome, outcomeOf } from "./outcome.ts";
 
 const ROOT = decodeURIComponent(new URL("..", import.meta.url).pathname);
 const DEMO = [
@@ -20,26 +21,8 @@ const DEMO = [
   "scripts/demo.ts",
 ];
 
-interface Outcome {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-async function demo(...args: readonly string[]): Promise<Outcome> {
-  const { code, stdout, stderr } = await new Deno.Command("deno", {
-    args: [...DEMO, ...args],
-    cwd: ROOT,
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).output();
-  const decoder = new TextDecoder();
-  return {
-    code,
-    stdout: decoder.decode(stdout),
-    stderr: decoder.decode(stderr),
-  };
+function demo(...args: readonly string[]): Promise<Outcome> {
+  return outcomeOf([...DEMO, ...args]);
 }
 
 /** Directories that demos have made and not removed. */

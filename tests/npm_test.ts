@@ -4,33 +4,15 @@
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { needs, type TempDir, tempDir } from "./needs.ts";
+import { type Outcome, outcomeOf } from "./outcome.ts";
 
 const ROOT = decodeURIComponent(new URL("..", import.meta.url).pathname);
 const CHECKED = ["-q", "--lock", "--frozen"];
 /** The bundler's own packages; see `scripts/npm/bundle.ts`. */
 const TOOLS = ["-q", "--config=scripts/npm/deno.json"];
 
-interface Outcome {
-  readonly success: boolean;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-async function deno(...args: readonly string[]): Promise<Outcome> {
-  const { success, stdout, stderr } = await new Deno.Command("deno", {
-    args: [...args],
-    cwd: ROOT,
-    env: { NO_COLOR: "1" },
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).output();
-  const decoder = new TextDecoder();
-  return {
-    success,
-    stdout: decoder.decode(stdout),
-    stderr: decoder.decode(stderr),
-  };
+function deno(...args: readonly string[]): Promise<Outcome> {
+  return outcomeOf(args, { env: { NO_COLOR: "1" } });
 }
 
 /** True if the bundler cannot be fetched, which a step that is ignored then tells. */

@@ -4,6 +4,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { SETTINGS } from "../config.ts";
 import { clusterTest } from "./cluster.ts";
 import { needs } from "./needs.ts";
+import { outcomeOf } from "./outcome.ts";
 
 const ROOT = decodeURIComponent(new URL("..", import.meta.url).pathname);
 const README = "README.md";
@@ -25,17 +26,13 @@ clusterTest(
       program.replace(endpoints, cluster.addresses.join(","))
         .replace("./mod.ts", new URL("../mod.ts", import.meta.url).href),
     );
-    const { code, stdout, stderr } = await new Deno.Command("deno", {
-      args: ["run", "-q", "--no-prompt", "--check", "-P=client", path],
-      cwd: ROOT,
-      stdout: "piped",
-      stderr: "piped",
-    }).output();
-    const decoder = new TextDecoder();
-    assertEquals(decoder.decode(stderr), "");
+    const { code, stdout, stderr } = await outcomeOf(
+      ["run", "-q", "--no-prompt", "--check", "-P=client", path],
+    );
+    assertEquals(stderr, "");
     assertEquals(code, 0);
     assertEquals(
-      decoder.decode(stdout),
+      stdout,
       [
         "revision 1, version 1",
         "user/ann Ann 1",

@@ -21,7 +21,7 @@ import { Availability } from "./availability.ts";
 import { Crowd } from "./crowd.ts";
 import { judge, type Judgement, readRound } from "./judge.ts";
 import { Memory } from "./memory.ts";
-import { type Deck, type FaultKind, Nemesis } from "./nemesis.ts";
+import { type Deck, type FaultKind, Nemesis, sleep } from "./nemesis.ts";
 import {
   BANKS,
   COUNTER_KEYS,
@@ -340,17 +340,4 @@ class Stage implements AsyncDisposable {
       });
     }
   }
-}
-
-function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done);
-  });
 }
