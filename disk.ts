@@ -51,6 +51,7 @@ import {
 import {
   corruptError,
   EVENT_INSERT_ROWS,
+  FRAME_BYTES,
   imageOf,
   openTables,
   type Statements,
@@ -83,8 +84,6 @@ export interface DiskOptions {
 
 const EMPTY_HARD_STATE: HardState = { term: 0, vote: null, commit: 0 };
 
-/** A page in the write-ahead log: its 4096 bytes and a header. */
-const FRAME_BYTES = 4096 + 24;
 /** A smaller write-ahead log is not worth a checkpoint. */
 const CHECKPOINT_BYTES_MIN = 1024 * 1024;
 /** What the last commits before the end of the reserve are kept for: terms and votes. */

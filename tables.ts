@@ -58,6 +58,13 @@ export function imageOf(db: DatabaseSync): Uint8Array {
   return (db as unknown as Serializable).serialize();
 }
 
+/** A page in the write-ahead log: its 4096 bytes and a header. */
+export const FRAME_BYTES = 4096 + 24;
+/** The index of that log grows by this much, for so many frames; the first block has a header. */
+const INDEX_BLOCK_BYTES = 32_768;
+const INDEX_BLOCK_FRAMES = 4096;
+const INDEX_HEADER_FRAMES = 34;
+
 /** An open file. */
 export interface Tables {
   readonly db: DatabaseSync;
@@ -99,36 +106,56 @@ export function openTables(path: string, options: TablesOptions): Tables {
 }
 
 /**
- * Makes the write-ahead log's file large in advance, so that commits go on when the disk is full. A
- * transaction that is larger than the cache spills into that file, and leaves it large when it is
- * rolled back. On a small disk less is taken. Returns how much.
+ * Makes the write-ahead log's file and its index large in advance, so that commits go on when the
+ * disk is full. A transaction that is larger than the cache spills into them, and leaves them large
+ * when it is rolled back. The index begins small with each start, so a large log is not enough. On
+ * a small disk less is taken. Returns how much.
  */
 function reserve(db: DatabaseSync, path: string, reserveBytes: number): number {
   for (const part of [1, 4, 16]) {
     const wanted = reserveBytes / part;
-    if (walFileBytes(path) >= wanted) return wanted;
-    try {
-      db.exec("PRAGMA wal_checkpoint(PASSIVE)");
-      db.exec(
-        "PRAGMA cache_size=10; BEGIN IMMEDIATE; CREATE TABLE spill(data BLOB)",
-      );
-      const spill = db.prepare("INSERT INTO spill VALUES (zeroblob(1048576))");
-      for (let bytes = 0; bytes < wanted; bytes += 1048576) spill.run();
-      return wanted;
-    } catch (error) {
-      if (!isFull(error)) throw error;
-    } finally {
-      if (db.isTransaction) db.exec("ROLLBACK");
-      db.exec("PRAGMA cache_size=-65536");
+    if (wanted === 0 || spill(db, wanted)) return wanted;
+    if (walFileBytes(path) >= wanted) {
+      return Math.min(wanted, indexedBytes(path));
     }
     db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
   }
   return 0;
 }
 
-function walFileBytes(path: string): number {
+/** Fills the write-ahead log and empties it again; false if there is no space for that. */
+function spill(db: DatabaseSync, bytes: number): boolean {
   try {
-    return Deno.statSync(`${path}-wal`).size;
+    db.exec("PRAGMA wal_checkpoint(PASSIVE)");
+    db.exec(
+      "PRAGMA cache_size=10; BEGIN IMMEDIATE; CREATE TABLE spill(data BLOB)",
+    );
+    const insert = db.prepare("INSERT INTO spill VALUES (zeroblob(1048576))");
+    for (let at = 0; at < bytes; at += 1048576) insert.run();
+    return true;
+  } catch (error) {
+    if (!isFull(error)) throw error;
+    return false;
+  } finally {
+    if (db.isTransaction) db.exec("ROLLBACK");
+    db.exec("PRAGMA cache_size=-65536");
+  }
+}
+
+/** How large the write-ahead log can grow before its index needs space. */
+function indexedBytes(path: string): number {
+  const blocks = Math.floor(fileBytes(`${path}-shm`) / INDEX_BLOCK_BYTES);
+  return Math.max(0, blocks * INDEX_BLOCK_FRAMES - INDEX_HEADER_FRAMES) *
+    FRAME_BYTES;
+}
+
+function walFileBytes(path: string): number {
+  return fileBytes(`${path}-wal`);
+}
+
+function fileBytes(path: string): number {
+  try {
+    return Deno.statSync(path).size;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return 0;
     throw error;
@@ -185,6 +212,8 @@ const SQLITE_BUSY = 5;
 const SQLITE_CORRUPT = 11;
 const SQLITE_FULL = 13;
 const SQLITE_NOTADB = 26;
+/** Extended: there is no space for the index of the write-ahead log. */
+const SQLITE_IOERR_SHMSIZE = 10 + (19 << 8);
 
 /** Says that a file is damaged, and the way out. */
 export function corruptError(
@@ -243,7 +272,8 @@ function isFull(error: unknown): boolean {
 
 function codeOf(error: unknown): number {
   const { errcode, message } = error as { errcode?: number; message?: string };
-  return errcode === undefined ? codeOfMessage(message ?? "") : errcode & 0xff;
+  if (errcode === undefined) return codeOfMessage(message ?? "");
+  return errcode === SQLITE_IOERR_SHMSIZE ? SQLITE_FULL : errcode & 0xff;
 }
 
 /** `exec` and opening give no error code in Deno, only SQLite's text (sqlite3_errstr). */
