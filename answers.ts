@@ -224,13 +224,18 @@ export type PipelineAnswer =
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 const NO_BYTES = new Uint8Array(0);
 
-/** Reads a `PipelineResponse` and hands over each result. */
+/** Reads a `PipelineResponse`, hands over each result, and returns the leader's node id, or "". */
 export function readPipelineResponse(
   bytes: Uint8Array,
   settle: (id: number, answer: PipelineAnswer | DkvError) => void,
-): void {
+): string {
   const reader = new FieldReader(bytes);
+  let leader = "";
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === MESSAGE_1) {
+      leader = reader.message(readLeader);
+      continue;
+    }
     if (tag !== MESSAGE_2) {
       reader.skip(tag);
       continue;
@@ -250,6 +255,17 @@ export function readPipelineResponse(
     reader.leave(outer);
     settle(id, answer ?? malformed("an answer is empty"));
   }
+  return leader;
+}
+
+/** Of a `Header`, who leads. */
+function readLeader(reader: FieldReader): string {
+  let leader = "";
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === MESSAGE_3) leader = decoder.decode(reader.bytes());
+    else reader.skip(tag);
+  }
+  return leader;
 }
 
 /** Reads a `ListResponse`. */

@@ -38,9 +38,16 @@ export interface GrpcOptions {
   log(text: string, fields: Record<string, unknown>): void;
 }
 
+/** A `Header`. */
+export interface WireHeader {
+  readonly revision: number;
+  readonly nodeId: string;
+  readonly leader: string;
+}
+
 /** What every handler is given. */
 export interface Context extends GrpcOptions {
-  header(): { revision: number; nodeId: string };
+  header(): WireHeader;
   /** Converts anything thrown into an error for the caller. */
   toError(error: unknown): DkvError;
 }

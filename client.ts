@@ -11,10 +11,10 @@
  * console.log(entry?.text());
  * ```
  *
- * It finds a node that works and stays with it while it does. All operations issued in one turn of
- * the event loop travel as one message. A failed attempt is repeated, at another node, until the
- * deadline; a write that is repeated is applied once. Errors are {@linkcode DkvError}s with stable
- * codes.
+ * Writes go to the leader, and follow it; reads and watches to all nodes in turn. All operations
+ * issued in one turn of the event loop travel as one message. A failed attempt is repeated, at
+ * another node, until the deadline; a write that is repeated is applied once. Errors are
+ * {@linkcode DkvError}s with stable codes.
  *
  * @module
  */
@@ -45,6 +45,7 @@ import {
   encodeTransaction,
   type Key,
   type Keys,
+  onlyReads,
   type Target,
   type Transaction,
   type Value,
@@ -120,7 +121,7 @@ export interface PutOptions extends CallOptions {
 export interface GetOptions extends CallOptions {
   /** Read as of this revision. Default: now. */
   readonly revision?: number;
-  /** Take the state of the node that answers, which may be stale. */
+  /** Take the state of the node that answers, which may be stale, and staler than the last one's. */
   readonly serializable?: boolean;
 }
 
@@ -258,7 +259,7 @@ export class Client implements AsyncDisposable {
   ): Promise<TransactResult> {
     return this.#requests.submit(
       (frame) => encodeTransaction(frame, transaction),
-      this.#write(options),
+      { ...this.#write(options), write: !onlyReads(transaction) },
     ) as Promise<TransactResult>;
   }
 

@@ -5,7 +5,13 @@
  *
  * @module
  */
-import type { Compare, Key, KeyRange, Operation } from "./batch.ts";
+import type {
+  Compare,
+  Key,
+  KeyRange,
+  Operation,
+  TransactRequest,
+} from "./batch.ts";
 import { unreachable } from "./errors.ts";
 import type { KeyRecord } from "./keys.ts";
 
@@ -85,6 +91,13 @@ export function writesTwice(operations: readonly Operation[]): Key | null {
     }
   }
   return null;
+}
+
+/** True if nothing that a transaction may do changes anything. */
+export function onlyReads(request: TransactRequest): boolean {
+  return [request.then, request.else].every((operations) =>
+    operations.every(({ type }) => type === "get" || type === "list")
+  );
 }
 
 /** What an operation reads for its answer; the range is null if nothing. */

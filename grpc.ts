@@ -75,6 +75,7 @@ export class GrpcAdapter {
       header: () => ({
         revision: options.service.revision,
         nodeId: options.nodeId,
+        leader: options.service.leader,
       }),
       toError: (error) => toError(error, options),
     };

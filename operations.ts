@@ -156,6 +156,12 @@ export interface Transaction {
   readonly else?: readonly Operation[];
 }
 
+/** True if a transaction changes nothing, whatever its comparisons say. */
+export function onlyReads(transaction: Transaction): boolean {
+  const operations = [...transaction.then ?? [], ...transaction.else ?? []];
+  return operations.every(({ type }) => type === "get" || type === "list");
+}
+
 /** What a pipelined operation carries beside itself. */
 export interface Frame {
   readonly id: number;

@@ -16,6 +16,7 @@
 
 import { Buffer } from "node:buffer";
 import type { Key } from "./batch.ts";
+import type { WireHeader } from "./call.ts";
 import {
   type fromDelete,
   type fromEntry,
@@ -61,7 +62,7 @@ export interface WirePipelineResult {
 
 /** A `PipelineResponse`. */
 export interface WirePipelineResponse {
-  header: { revision: number; nodeId: string };
+  header: WireHeader;
   results: readonly WirePipelineResult[];
 }
 
@@ -143,6 +144,7 @@ export class PipelineCodec {
     const opened = pen.open(RESPONSE_HEADER);
     pen.int64(1, header.revision);
     pen.bytes(2, Buffer.from(header.nodeId));
+    pen.bytes(3, Buffer.from(header.leader));
     pen.close(opened);
     for (const result of results) {
       if (!writePlain(pen, result)) {

@@ -77,6 +77,13 @@ export type Result =
     readonly message: string;
   };
 
+/** A command that was refused. */
+export type ErrorResult = Extract<Result, { type: "error" }>;
+
+export function refusal(code: ErrorCode, message: string): ErrorResult {
+  return { type: "error", code, message };
+}
+
 /** How many bytes the entries in a result count. */
 export function resultBytes(result: Result): number {
   switch (result.type) {

@@ -17,9 +17,9 @@ import type {
   TransactRequest,
   WriteId,
 } from "./batch.ts";
-import { writesTwice } from "./conditions.ts";
+import { onlyReads, writesTwice } from "./conditions.ts";
 import { LIMITS, type Settings } from "./config.ts";
-import { DkvError, unreachable } from "./errors.ts";
+import { assert, DkvError, unreachable } from "./errors.ts";
 import type { Group } from "./group.ts";
 import { nodeOfMember } from "./identity.ts";
 import { checkOperand } from "./modify.ts";
@@ -77,6 +77,12 @@ export class Service {
     this.#settings = settings;
   }
 
+  /** The id of the node that leads; empty if this node knows none. */
+  get leader(): string {
+    const { leader } = this.#group.core;
+    return leader === null ? "" : nodeOfMember(leader);
+  }
+
   /** The revision that this node's state is at. */
   get revision(): number {
     return this.#group.store.revision;
@@ -102,6 +108,7 @@ export class Service {
     options: WriteOptions,
   ): Promise<ResultOf<"transact">> {
     checkTransaction(request);
+    if (onlyReads(request)) return this.#query(request, options);
     return this.#write(request, { ...options, expect: "transact" });
   }
 
@@ -206,6 +213,20 @@ export class Service {
     return this.#group.store.get(key, revision);
   }
 
+  /** A transaction that changes nothing needs no entry of the log, and no write id. */
+  async #query(
+    request: TransactRequest,
+    options: CallOptions,
+  ): Promise<ResultOf<"transact">> {
+    await this.#ready({ ...options, serializable: false });
+    const result = this.#group.store.query(request);
+    if (result.type === "error") {
+      throw new DkvError(result.code, result.message);
+    }
+    assert(result.type === "transact", `A query made a ${result.type}`);
+    return result;
+  }
+
   /** Pages in key order, all at one revision. */
   async *list(options: ListOptions): AsyncGenerator<Page> {
     checkRange(options.range);
@@ -265,13 +286,25 @@ export class Service {
   // ---------------------------------------------------------------- watches
 
   /**
-   * Registers a watch and returns the function that ends it.
+   * Resolves when a watch may be opened here: this node knows of every write that was acknowledged
+   * before, so that "from now on" leaves them out.
    *
-   * @throws {DkvError} for a bad range or revision, OVERLOADED if there are too many.
+   * @throws {DkvError} for a bad range or revision, NO_LEADER.
    */
-  watch(options: WatchOptions): { fromRevision: number; stop: () => void } {
+  watchable(
+    options: Pick<WatchOptions, "range" | "fromRevision"> & CallOptions,
+  ): Promise<void> | void {
     checkRange(options.range);
     checkRevision(options.fromRevision);
+    return this.#ready({ ...options, serializable: false });
+  }
+
+  /**
+   * Registers a watch and returns the function that ends it.
+   *
+   * @throws {DkvError} OVERLOADED if there are too many.
+   */
+  watch(options: WatchOptions): { fromRevision: number; stop: () => void } {
     return this.#group.watchers.add(options);
   }
 
@@ -295,6 +328,12 @@ export class Service {
       throw new DkvError(
         "MEMBERSHIP_REFUSED",
         `Cannot lead: ${printable(nodeId)} is not a voter`,
+      );
+    }
+    if (target === null && configuration.voters.length < 2) {
+      throw new DkvError(
+        "MEMBERSHIP_REFUSED",
+        "Leadership cannot move: there is no other voter",
       );
     }
     if (target !== null && this.#group.core.leader === target) return nodeId;

@@ -18,6 +18,7 @@ import { Digest } from "./digest.ts";
 import { assert } from "./errors.ts";
 import {
   readResult,
+  refusal,
   type Result,
   resultBytes,
   stripResult,
@@ -222,13 +223,6 @@ export class Sessions {
     this.#digest.number(session.clientHash);
     this.#digest.number(doneBelow);
   }
-}
-
-function refusal(
-  code: "MALFORMED" | "SEQUENCE_STALE" | "OVERLOADED",
-  message: string,
-): Result {
-  return { type: "error", code, message };
 }
 
 function hashClient(client: string): number {

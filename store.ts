@@ -18,12 +18,18 @@ import type {
   StoredEntry,
   TransactRequest,
 } from "./batch.ts";
-import { holds, readBy, writesTwice } from "./conditions.ts";
+import { holds, onlyReads, readBy, writesTwice } from "./conditions.ts";
 import { Digest } from "./digest.ts";
-import { assert, type ErrorCode, unreachable } from "./errors.ts";
+import { assert, unreachable } from "./errors.ts";
 import { type LeaseRow, Leases } from "./leases.ts";
 import { modified } from "./modify.ts";
-import { entryBytes, type OperationResult, type Result } from "./results.ts";
+import {
+  entryBytes,
+  type ErrorResult,
+  type OperationResult,
+  refusal,
+  type Result,
+} from "./results.ts";
 import type { Rows, StoreState } from "./rows.ts";
 import {
   type LogPlace,
@@ -32,6 +38,7 @@ import {
   Sessions,
 } from "./sessions.ts";
 import {
+  entryAfter,
   type HistoryOptions,
   type HistoryPage,
   type ListOptions,
@@ -111,8 +118,6 @@ const DIGEST_KIND = {
   identify: 5,
 } as const;
 
-type ErrorResult = Extract<Result, { type: "error" }>;
-
 /** A modification that is known to succeed. */
 interface PreparedModify {
   readonly type: "modify";
@@ -125,18 +130,8 @@ type Step = Exclude<Operation, ModifyOperation> | PreparedModify;
 
 const EMPTY_VALUE: Uint8Array = new Uint8Array(0);
 
-function refusal(code: ErrorCode, message: string): ErrorResult {
-  return { type: "error", code, message };
-}
-
 function unknownLease(lease: bigint): ErrorResult {
   return refusal("LEASE_NOT_FOUND", `Lease not found: ${lease}`);
-}
-
-/** The entry that a put left behind. */
-function entryAfter(event: WatchEvent): StoredEntry {
-  const { key, value, createRevision, modRevision, version, lease } = event;
-  return { key, value, createRevision, modRevision, version, lease };
 }
 
 export class Store {
@@ -637,6 +632,12 @@ export class Store {
    */
   get(key: Key, revision: number): StoredEntry | null {
     return this.#versions.get(key, revision);
+  }
+
+  /** Answers a transaction that only reads, as of now, without an entry of the log. */
+  query(request: TransactRequest): Result {
+    assert(onlyReads(request), "A query writes nothing");
+    return this.#transact(request);
   }
 
   /** Reads one page of a range; throws as {@linkcode Store.get} does. */

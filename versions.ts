@@ -84,6 +84,12 @@ export interface Change {
   readonly revision: number;
 }
 
+/** The entry that a put left behind. */
+export function entryAfter(event: WatchEvent): StoredEntry {
+  const { key, value, createRevision, modRevision, version, lease } = event;
+  return { key, value, createRevision, modRevision, version, lease };
+}
+
 export class Versions {
   readonly #rows: EventRows;
   readonly #keys = new KeyIndex();

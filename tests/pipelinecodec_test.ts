@@ -243,7 +243,8 @@ needs(
         }
       });
       count += results.length;
-      const response = { header: { revision: 5, nodeId: "node1" }, results };
+      const header = { revision: 5, nodeId: "node1", leader: "node2" };
+      const response = { header, results };
       assertEquals(
         method.responseDeserialize(own.encode(response)),
         method.responseDeserialize(method.responseSerialize(response)),

@@ -78,6 +78,57 @@ Deno.test("service: the key after a key is the first that is greater", () => {
   assert(keyAfter("\xff") > "\xff");
 });
 
+Deno.test("service: a transaction that only reads leaves no entry in the log", async () => {
+  const { service, group } = lone();
+  await put(service, "a");
+  const before = group.core.lastIndex;
+  const read = (key: string) => ({
+    type: "transact",
+    compares: [{
+      key,
+      relation: "equal",
+      target: { type: "version", number: 1 },
+    }],
+    then: [{ type: "get", key }],
+    else: [{
+      type: "list",
+      range: ALL,
+      limit: 1,
+      keysOnly: true,
+      reverse: false,
+    }],
+  } as const);
+  const writeId = { client: "c", sequence: 1, doneBelow: 1 };
+  const options = { timeoutMs: null, writeId };
+  const found = await service.transact(read("a"), options);
+  assertEquals([found.revision, found.succeeded], [1, true]);
+  assert(found.results[0]?.type === "get");
+  assertEquals(found.results[0].entry?.key, "a");
+  const missing = await service.transact(read("b"), options);
+  assertEquals(missing.succeeded, false);
+  assert(missing.results[0]?.type === "list");
+  assertEquals(missing.results[0].entries.map(({ key }) => key), ["a"]);
+  assertEquals(group.core.lastIndex, before);
+  // One that might write does, even if what holds is only a read.
+  await service.transact({
+    ...read("a"),
+    else: [{
+      type: "delete",
+      range: ALL,
+      returnPrevious: false,
+    }],
+  }, options);
+  assertEquals(group.core.lastIndex, before + 1);
+});
+
+Deno.test("service: leadership cannot go to nobody", async () => {
+  const { service } = lone();
+  await assertRefuses(
+    () => service.transferLeadership("", { timeoutMs: 50 }),
+    "MEMBERSHIP_REFUSED",
+  );
+});
+
 Deno.test("service: a list goes on where its page ended, both ways, to its limit", async () => {
   const { service } = lone();
   const count = 2 * LIMITS.listPageEntries + 5;
@@ -228,7 +279,7 @@ Deno.test("service: a sequence number belongs to one kind of write", async () =>
   await assertRefuses(
     async () =>
       await service.transact(
-        { type: "transact", compares: [], then: [], else: [] },
+        { type: "transact", compares: [], then: [request], else: [] },
         options,
       ),
     "SEQUENCE_STALE",
