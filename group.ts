@@ -176,7 +176,7 @@ export class Group {
       firstId: (options.origin % 2 ** 20) * 2 ** 32,
     });
     this.#store = Store.load(disk, disk.storeState, LIMITS);
-    this.#watchers = new Watchers(this.#store, LIMITS);
+    this.#watchers = new Watchers(this.#store, { ...LIMITS, ...settings });
     this.#appliedTerm = disk.storeState.appliedTerm;
     this.#written = { term: disk.term(disk.lastIndex), index: disk.lastIndex };
     this.#core = new Replicate({
@@ -697,7 +697,9 @@ export class Group {
 
   #onTick(): void {
     this.#ticks++;
-    this.#clock.tick({ hasLeader: this.#core.leader !== null });
+    const hasLeader = this.#core.leader !== null;
+    this.#clock.tick({ hasLeader });
+    this.#watchers.tick(hasLeader);
     this.#proposals.expire(this.#ticks);
     this.#queries.expire(this.#ticks);
     if (this.#ticks % RETRY_TICKS === 0) this.#retry();

@@ -176,7 +176,7 @@ export class Watch implements AsyncIterableIterator<Change>, AsyncDisposable {
     while (this.#ended === null) {
       let endpoint: Endpoint;
       try {
-        endpoint = await this.#endpoints.find();
+        endpoint = this.#endpoints.nextReader() ?? await this.#endpoints.find();
       } catch (error) {
         return this.#end(error);
       }

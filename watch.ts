@@ -50,7 +50,8 @@ export interface WatchOptions {
   deliver(events: readonly WatchEvent[], throughRevision: number): boolean;
   /**
    * The watch has ended. `compactRevision` is the oldest revision that a new watch may start from.
-   * REVISION_COMPACTED if that is the reason, SHUTTING_DOWN at the end of the node.
+   * REVISION_COMPACTED if that is the reason, NO_LEADER if this node has stood alone for too long,
+   * SHUTTING_DOWN at the end of the node.
    */
   cancel(error: DkvError, compactRevision: number): void;
 }
@@ -67,6 +68,8 @@ export interface WatchLimits {
   readonly watchersMax: number;
   /** What one page of history for a late watcher may hold in keys and values. */
   readonly watchSliceBytes: number;
+  /** How soon, at the earliest, a node that hears no leader asks to be elected. */
+  readonly electionTicksMin: number;
 }
 
 /** The part of the store that watchers need. */
@@ -83,6 +86,9 @@ const PAGE_EVENTS_MAX = 1000;
 const PAGE_ROWS_MAX = 4096;
 /** How many pages one call of `pump` reads: the turn of the loop must go on. */
 const PAGES_PER_PUMP_MAX = 8;
+
+/** A node without a leader for so many election timeouts ends its watches: they should go elsewhere. */
+const ALONE_ELECTIONS_MAX = 3;
 
 interface Watcher {
   readonly options: WatchOptions;
@@ -111,6 +117,8 @@ export class Watchers {
   readonly #late = new Set<Watcher>();
   #isClosed = false;
   #live = 0;
+  /** For how long this node has known no leader. */
+  #aloneTicks = 0;
 
   constructor(store: WatchStore, limits: WatchLimits) {
     this.#store = store;
@@ -290,18 +298,28 @@ export class Watchers {
     for (const watcher of all) this.#place(watcher);
   }
 
-  /** Ends all watches. */
+  /** Time passes; `hasLeader` tells whether new changes can arrive. */
+  tick(hasLeader: boolean): void {
+    this.#aloneTicks = hasLeader ? 0 : this.#aloneTicks + 1;
+    const aloneTicksMax = ALONE_ELECTIONS_MAX * this.#limits.electionTicksMin;
+    if (this.#aloneTicks !== aloneTicksMax) return;
+    const text = "Node has no leader, so it cannot tell what changes";
+    this.#cancelAll(new DkvError("NO_LEADER", text));
+  }
+
+  /** Ends all watches, for good. */
   close(): void {
     this.#isClosed = true;
+    this.#cancelAll(closing());
+  }
+
+  #cancelAll(error: DkvError): void {
     const all = [...this.#byRange, ...this.#late];
     for (const watchers of this.#byKey.values()) all.push(...watchers);
     for (const watcher of all) {
       if (watcher.state === "ended") continue;
       this.#remove(watcher);
-      watcher.options.cancel(
-        closing(),
-        this.#store.compactRevision,
-      );
+      watcher.options.cancel(error, this.#store.compactRevision);
     }
   }
 

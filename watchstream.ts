@@ -77,31 +77,45 @@ class WatchStream {
 
   create(wire: WireCreateWatch): void {
     const watchId = String(wire.watchId);
-    try {
-      this.#refuse(watchId);
-      const watch = this.#context.service.watch({
-        range: toTarget(wire),
-        fromRevision: toInteger(wire.fromRevision, "from_revision"),
-        withPrevious: wire.withPrevious,
-        noPuts: wire.noPuts,
-        noDeletes: wire.noDeletes,
-        hasRoom: () => this.#hasRoom(),
-        deliver: (events, through) =>
-          this.#deliver(watchId, { events, through }),
-        cancel: (error, compactRevision) => {
-          this.#watches.delete(watchId);
-          this.#cancelled(watchId, {
-            error: fromError(error),
-            compactRevision,
-          });
-        },
-      });
-      this.#watches.set(watchId, watch);
-      this.#write(watchId, { created: { fromRevision: watch.fromRevision } });
-    } catch (error) {
-      const { code, message } = this.#context.toError(error);
-      this.#cancelled(watchId, { error: { code, message } });
+    const refusal = this.#refusal(watchId);
+    if (refusal !== null) {
+      return this.#cancelled(watchId, { error: fromError(refusal) });
     }
+    // Holds the id: the client may cancel the watch before it is open.
+    const opening = { fromRevision: 0, stop: () => {} };
+    this.#watches.set(watchId, opening);
+    const isOpening = () => this.#watches.get(watchId) === opening;
+    this.#open(wire, isOpening).catch((error) => {
+      if (!isOpening()) return;
+      this.#watches.delete(watchId);
+      const { toError } = this.#context;
+      this.#cancelled(watchId, { error: fromError(toError(error)) });
+    });
+  }
+
+  /** Opens a watch when the leader has confirmed that this node is not behind. */
+  async #open(wire: WireCreateWatch, isOpening: () => boolean): Promise<void> {
+    const { service } = this.#context;
+    const watchId = String(wire.watchId);
+    const range = toTarget(wire);
+    const fromRevision = toInteger(wire.fromRevision, "from_revision");
+    await service.watchable({ range, fromRevision, timeoutMs: null });
+    if (!isOpening()) return;
+    const watch = service.watch({
+      range,
+      fromRevision,
+      withPrevious: wire.withPrevious,
+      noPuts: wire.noPuts,
+      noDeletes: wire.noDeletes,
+      hasRoom: () => this.#hasRoom(),
+      deliver: (events, through) => this.#deliver(watchId, { events, through }),
+      cancel: (error, compactRevision) => {
+        this.#watches.delete(watchId);
+        this.#cancelled(watchId, { error: fromError(error), compactRevision });
+      },
+    });
+    this.#watches.set(watchId, watch);
+    this.#write(watchId, { created: { fromRevision: watch.fromRevision } });
   }
 
   cancel(watchId: string): void {
@@ -138,20 +152,19 @@ class WatchStream {
     this.#call.emit("error", toStatus(error));
   }
 
-  #refuse(watchId: string): void {
+  #refusal(watchId: string): DkvError | null {
     if (this.#watches.has(watchId)) {
-      throw new DkvError(
+      return new DkvError(
         "MALFORMED",
         `The watch id ${watchId} is in use on this stream`,
       );
     }
     const max = LIMITS.watchersPerStreamMax;
-    if (this.#watches.size >= max) {
-      throw new DkvError(
-        "OVERLOADED",
-        `Too many watches on this stream: ${this.#watches.size}, at most ${max}`,
-      );
-    }
+    if (this.#watches.size < max) return null;
+    return new DkvError(
+      "OVERLOADED",
+      `Too many watches on this stream: ${this.#watches.size}, at most ${max}`,
+    );
   }
 
   #deliver(

@@ -93,7 +93,11 @@ class Fed {
   readonly watchers: Watchers;
 
   constructor(watchSliceBytes = 1 << 20, watchersMax = 100) {
-    this.watchers = new Watchers(this.store, { watchersMax, watchSliceBytes });
+    this.watchers = new Watchers(this.store, {
+      watchersMax,
+      watchSliceBytes,
+      electionTicksMin: 1,
+    });
   }
 
   apply(...requests: Request[]): void {
@@ -380,6 +384,24 @@ Deno.test("watch F8: revision 0 of an empty store is before the first change", (
   );
   fed.apply(put("a"));
   for (const { seen } of consumers) assertEquals(seen, ["1 put a"]);
+});
+
+Deno.test("watch: a node that stands alone for too long ends its watches, once", () => {
+  const fed = new Fed();
+  const live = new Consumer(fed.watchers);
+  fed.watchers.tick(false);
+  fed.watchers.tick(false);
+  fed.watchers.tick(true);
+  fed.watchers.tick(false);
+  fed.watchers.tick(false);
+  assertEquals(live.cancelled, null, "never three ticks in a row");
+  fed.watchers.tick(false);
+  assertEquals(live.cancelled?.code, "NO_LEADER");
+  const next = new Consumer(fed.watchers);
+  fed.watchers.tick(false);
+  fed.apply(put("a"));
+  assertEquals([next.cancelled, next.seen], [null, ["1 put a"]]);
+  assertEquals(live.seen, []);
 });
 
 Deno.test("watch F9: progress never runs ahead of events", () => {
