@@ -4,11 +4,14 @@
  *
  * ```text
  *             find(): ask all, prefer the leader
- *   no current ─────────────────────────────────▶ current
- *       ▲                                            │
+ *   no current ─────────────────────────────────▶ current ◀─┐ follow(): an answer
+ *       ▲                                            │  └───┘ names another leader
  *       └──── leave(): it broke, was silent, ────────┘
  *             or has no leader
  * ```
+ *
+ * Writes go to the current one. Reads go to one after the other of those that serve: that answered
+ * when they were asked last and were not left since. A node that was left is asked again and again.
  *
  * @module
  */
@@ -16,7 +19,7 @@
 import type { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
-import { wireError } from "./answers.ts";
+import { toStatus, wireError } from "./answers.ts";
 import { DkvError, OutcomeUnknownError } from "./errors.ts";
 
 /** How long a node may take to say how it is. */
@@ -82,12 +85,18 @@ export interface RetryOptions {
   readonly signal?: AbortSignal | undefined;
   /** True if an attempt without an answer may have changed something. */
   readonly write?: boolean;
+  /** True if any node that serves will do, one as well as the other. */
+  readonly spread?: boolean;
 }
 
 /** One node. */
 export class Endpoint {
   /** `host:port`. */
   readonly address: string;
+  /** As the node calls itself; empty until it has answered once. */
+  nodeId = "";
+  /** It knew a leader when it was asked last, and was not left since. */
+  serving = false;
   /** When it was left, by `performance.now()`. */
   leftMs = -Infinity;
   #client: grpc.Client | null = null;
@@ -184,14 +193,35 @@ export class Endpoints {
   #closed = false;
   /** Ends the pause between two searches. */
   #wake: () => void = () => {};
+  /** Where the round of the readers is. */
+  #turn = 0;
+  /** Set while nodes that were left are asked how they are. */
+  #recovery: ReturnType<typeof setInterval> | undefined;
 
   constructor(addresses: readonly string[]) {
     this.all = addresses.map((address) => new Endpoint(address));
   }
 
-  /** The node to talk to; null if one must be found first. */
+  /** The node to talk to, the leader if possible; null if one must be found first. */
   get current(): Endpoint | null {
     return this.#current;
+  }
+
+  /** The node for the next read, which takes turns; null if one must be found first. */
+  nextReader(): Endpoint | null {
+    for (let tries = 0; tries < this.all.length; tries++) {
+      this.#turn = (this.#turn + 1) % this.all.length;
+      const endpoint = this.all[this.#turn] as Endpoint;
+      if (endpoint.serving) return endpoint;
+    }
+    return this.#current;
+  }
+
+  /** An answer named the leader: writes go there, if it serves. */
+  follow(leader: string): void {
+    if (leader === "" || this.#current?.nodeId === leader) return;
+    const endpoint = this.all.find(({ nodeId }) => nodeId === leader);
+    if (endpoint?.serving) this.#current = endpoint;
   }
 
   /** What was wrong when a node was last looked for. */
@@ -211,11 +241,13 @@ export class Endpoints {
     return this.#finding ??= this.#find().finally(() => this.#finding = null);
   }
 
-  /** Looks elsewhere from now on. Without effect if `endpoint` is not the current one any more. */
+  /** Looks elsewhere, until the endpoint has said again that it serves. */
   leave(endpoint: Endpoint): void {
-    if (this.#current !== endpoint) return;
-    this.#current = null;
+    if (this.#current === endpoint) this.#current = null;
+    endpoint.serving = false;
     endpoint.leftMs = performance.now();
+    if (this.#closed) return;
+    this.#recovery ??= setInterval(() => this.#recover(), AVOID_MS);
   }
 
   /**
@@ -228,13 +260,14 @@ export class Endpoints {
     attempt: (endpoint: Endpoint, options: Attempt) => Promise<Result>,
     options: RetryOptions,
   ): Promise<Result> {
-    const { timeoutMs, signal, write = false } = options;
+    const { timeoutMs, signal, write = false, spread = false } = options;
     const deadlineMs = performance.now() + timeoutMs;
     let unsure = false;
     for (let tries = 0;; tries++) {
       try {
         signal?.throwIfAborted();
-        const endpoint = await this.#findUntil(deadlineMs, signal);
+        const reader = spread ? this.nextReader() : null;
+        const endpoint = reader ?? await this.#findUntil(deadlineMs, signal);
         const leftMs = Math.max(1, deadlineMs - performance.now());
         const attemptMs = Math.min(ATTEMPT_MS * 2 ** tries, leftMs);
         try {
@@ -284,6 +317,7 @@ export class Endpoints {
   close(): void {
     this.#closed = true;
     this.#current = null;
+    clearInterval(this.#recovery);
     this.#wake();
     for (const endpoint of this.all) endpoint.reset();
   }
@@ -296,7 +330,7 @@ export class Endpoints {
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(
       () => late.reject(this.reason),
-      deadlineMs - performance.now(),
+      Math.max(0, deadlineMs - performance.now()),
     );
     const abort = () => late.reject(signal?.reason);
     signal?.addEventListener("abort", abort);
@@ -337,22 +371,16 @@ export class Endpoints {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const ask = async (endpoint: Endpoint) => {
       try {
-        const status = await endpoint.call({
-          service: "Cluster",
-          method: "Status",
-          request: {},
-          timeoutMs: PROBE_MS,
-        });
+        const { leads, serves } = await this.#ask(endpoint);
         const avoided = now - endpoint.leftMs < AVOID_MS;
-        const role = status["role"];
-        const rank = (role === "leader" ? 2 : status["leader"] ? 1 : 0) -
-          (avoided ? 3 : 0);
+        const rank = (leads ? 2 : serves ? 1 : 0) - (avoided ? 3 : 0);
         if (best === null || rank > best.rank) best = { endpoint, rank };
         if (rank === 2) return finish();
         if (!avoided) timer ??= setTimeout(finish, PREFER_LEADER_MS);
       } catch (error) {
         // A connection that failed would be tried again only after a pause of its own.
         endpoint.reset();
+        this.leave(endpoint);
         if (error instanceof DkvError) this.#reason = this.#unreachable(error);
       } finally {
         if (--open === 0) finish();
@@ -360,6 +388,33 @@ export class Endpoints {
     };
     for (const endpoint of this.all) void ask(endpoint);
     return promise;
+  }
+
+  /** Asks a node how it is, and notes it. */
+  async #ask(endpoint: Endpoint): Promise<{ leads: boolean; serves: boolean }> {
+    const status = toStatus(
+      await endpoint.call({
+        service: "Cluster",
+        method: "Status",
+        request: {},
+        timeoutMs: PROBE_MS,
+      }),
+    );
+    endpoint.nodeId = status.nodeId;
+    endpoint.serving = status.leader !== "";
+    return { leads: status.role === "leader", serves: endpoint.serving };
+  }
+
+  /** Asks those that were left; with the last one back there is nobody to ask. */
+  #recover(): void {
+    const left = this.all.filter(({ serving }) => !serving);
+    if (left.length === 0) {
+      clearInterval(this.#recovery);
+      this.#recovery = undefined;
+    }
+    for (const endpoint of left) {
+      this.#ask(endpoint).catch(() => endpoint.reset());
+    }
   }
 
   #unreachable(error: DkvError): DkvError {

@@ -73,7 +73,8 @@ export async function* list(
     const pages = await endpoints.retry(
       (endpoint, { attemptMs }) =>
         fetch(endpoint, { request, attemptMs, options }),
-      options,
+      // Of stale states, one node's at least do not go back from page to page.
+      { ...options, spread: !options.serializable },
     );
     let last: Entry | undefined;
     for (const page of pages) {

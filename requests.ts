@@ -10,6 +10,8 @@
  *              └── pause ◀─ NO_LEADER, … ──┘
  * ```
  *
+ * A message with a write in it goes to the leader, one that only reads to each node in turn.
+ *
  * A write keeps its sequence number on all its attempts, so the store applies it once. Of a write
  * whose answer is lost nobody knows the outcome until another attempt is answered.
  *
@@ -124,8 +126,8 @@ export class Requests {
   /** Waiting for `pauseMs`. */
   #paused: Request[] = [];
   /** Where operations are sent. */
-  #stream: Stream | null = null;
-  /** With `#stream`, and those that were left while operations were in flight. */
+  readonly #open = new Map<Endpoint, Stream>();
+  /** With the open ones, those that were left while operations were in flight. */
   readonly #streams = new Set<Stream>();
   #inFlight = 0;
   #inFlightBytes = 0;
@@ -191,7 +193,7 @@ export class Requests {
     this.#queue = [];
     for (const stream of this.#streams) stream.call.cancel();
     this.#streams.clear();
-    this.#stream = null;
+    this.#open.clear();
   }
 
   // ---------------------------------------------------------------- out
@@ -209,11 +211,13 @@ export class Requests {
   #flush(): void {
     if (this.#closed) return;
     while (this.#head < this.#queue.length) {
-      const stream = this.#stream ?? this.#openStream();
-      if (stream === null) return;
+      const { current } = this.#endpoints;
+      if (current === null) return this.#search();
       const batch = this.#nextBatch();
       if (batch.length === 0) return;
-      this.#send(stream, batch);
+      const reads = batch.every(({ sequence }) => sequence === 0);
+      const endpoint = reads ? this.#endpoints.nextReader() : current;
+      this.#send(this.#streamTo(endpoint ?? current), batch);
     }
     this.#queue = [];
     this.#head = 0;
@@ -262,26 +266,23 @@ export class Requests {
     stream.call.write(Buffer.concat(parts));
   }
 
-  #openStream(): Stream | null {
-    const endpoint = this.#endpoints.current;
-    if (endpoint === null) {
-      this.#search();
-      return null;
-    }
+  #streamTo(endpoint: Endpoint): Stream {
+    const open = this.#open.get(endpoint);
+    if (open !== undefined) return open;
     const { path } = methodOf("KeyValue", "Pipeline");
     const call = endpoint.client.makeBidiStreamRequest<Buffer, Buffer>(
       path,
       asIs,
       asIs,
     );
-    const stream = { endpoint, call, inFlight: new Map() };
+    const stream: Stream = { endpoint, call, inFlight: new Map() };
     call.on("data", (bytes: Buffer) => this.#receive(stream, bytes));
     call.on("error", (status: grpc.ServiceError) => {
       this.#lose(stream, endpoint.toError(status));
     });
     call.on("end", () => this.#lose(stream, endpoint.toError({})));
     this.#streams.add(stream);
-    this.#stream = stream;
+    this.#open.set(endpoint, stream);
     return stream;
   }
 
@@ -297,7 +298,7 @@ export class Requests {
 
   #receive(stream: Stream, bytes: Buffer): void {
     try {
-      readPipelineResponse(bytes, (id, answer) => {
+      const leader = readPipelineResponse(bytes, (id, answer) => {
         const request = stream.inFlight.get(id);
         if (request === undefined) return;
         stream.inFlight.delete(id);
@@ -307,11 +308,12 @@ export class Requests {
           this.#refused(stream, { request, error: answer });
         } else this.#settle(request).resolve(answer);
       });
+      this.#endpoints.follow(leader);
     } catch (error) {
       if (!(error instanceof DkvError)) throw error;
       return this.#lose(stream, error);
     }
-    if (stream !== this.#stream && stream.inFlight.size === 0) {
+    if (!this.#isOpen(stream) && stream.inFlight.size === 0) {
       this.#drop(stream);
     }
     if (this.#head < this.#queue.length) this.#schedule();
@@ -343,8 +345,8 @@ export class Requests {
 
   /** No more is sent over a stream; what is in flight may still be answered. */
   #leave(stream: Stream): void {
-    if (this.#stream !== stream) return;
-    this.#stream = null;
+    if (!this.#isOpen(stream)) return;
+    this.#open.delete(stream.endpoint);
     this.#endpoints.leave(stream.endpoint);
     if (stream.inFlight.size === 0) this.#drop(stream);
   }
@@ -366,6 +368,10 @@ export class Requests {
       again.push(request);
     }
     this.#requeue(again);
+  }
+
+  #isOpen(stream: Stream): boolean {
+    return this.#open.get(stream.endpoint) === stream;
   }
 
   #drop(stream: Stream): void {
@@ -480,7 +486,8 @@ export class Requests {
 
   #expire(request: Request): void {
     if (request.error !== null) return this.#fail(request, request.error);
-    const unreached = request.attempts === 0 && this.#stream === null;
+    const unreached = request.attempts === 0 &&
+      this.#endpoints.current === null;
     if (unreached) return this.#fail(request, this.#endpoints.reason);
     const text = request.attempts > 0
       ? "No answer came before the deadline"

@@ -53,6 +53,9 @@ class FakeNode implements AsyncDisposable {
   role: "leader" | "follower";
   behave: Behaviour;
   address = "";
+  /** What it says of itself and of the leader. */
+  nodeId = "";
+  leader = "";
   readonly #server: Grpc.Server;
   #call: { write(message: object): void } | null = null;
 
@@ -78,7 +81,7 @@ class FakeNode implements AsyncDisposable {
       definition[`kvstore.v1.${name}`] as Grpc.ServiceDefinition;
     server.addService(service("Cluster"), {
       Status: (_: unknown, answer: Grpc.sendUnaryData<object>) =>
-        answer(null, { role: node.role, leader: "x" }),
+        answer(null, { header: node.header, role: node.role, leader: "x" }),
     });
     server.addService(service("KeyValue"), {
       Pipeline: (call: Grpc.ServerDuplexStream<Message, object>) => {
@@ -86,7 +89,8 @@ class FakeNode implements AsyncDisposable {
         call.on("data", (message: Message) => {
           node.messages.push(message);
           const results = node.behave(message);
-          if (results !== null) call.write({ results });
+          const { header } = node;
+          if (results !== null) call.write({ header, results });
         });
         call.on("end", () => call.end());
         call.on("error", () => {});
@@ -100,6 +104,10 @@ class FakeNode implements AsyncDisposable {
     );
     node.address = `127.0.0.1:${await promise}`;
     return node;
+  }
+
+  get header(): object {
+    return { revision: 1, nodeId: this.nodeId, leader: this.leader };
   }
 
   get operations(): Operation[] {
@@ -254,4 +262,83 @@ test("a write that is stuck holds back those far behind it", async () => {
   node.behave = done;
   node.send([{ id: 1, put: { revision: 1, version: 1 } }]);
   await everything;
+});
+
+/** A cluster of fakes, led by the first. */
+async function startThree(
+  stack: AsyncDisposableStack,
+): Promise<[FakeNode, FakeNode, FakeNode]> {
+  const start = async (nodeId: string) => {
+    const role = nodeId === "n1" ? "leader" : "follower";
+    const node = stack.use(await FakeNode.start({ role, behave: mixed }));
+    node.nodeId = nodeId;
+    node.leader = "n1";
+    return node;
+  };
+  return [await start("n1"), await start("n2"), await start("n3")];
+}
+
+/** Answers puts and gets. */
+const mixed = ({ operations }: Message) =>
+  operations.map(({ id, sequence }) =>
+    sequence > 0 ? { id, put: { revision: 1, version: 1 } } : { id, get: {} }
+  );
+
+/** How many operations came to each. */
+function counts(nodes: readonly FakeNode[]): number[] {
+  return nodes.map(({ operations }) => operations.length);
+}
+
+test("reads take turns at all nodes, writes go to the leader", async () => {
+  await using stack = new AsyncDisposableStack();
+  const nodes = await startThree(stack);
+  await using kv = await open(...nodes);
+  await eventually("a read at each node", async () => {
+    await kv.get("a");
+    return counts(nodes).every((count) => count > 0);
+  });
+  for (const node of nodes) node.messages.length = 0;
+  for (let at = 0; at < 30; at++) await kv.get("a");
+  assertEquals(counts(nodes), [10, 10, 10]);
+  for (let at = 0; at < 30; at++) await kv.put("a", "b");
+  assertEquals(counts(nodes), [40, 10, 10]);
+  // A turn stays one message: with a write in it, the leader's.
+  await Promise.all([kv.get("a"), kv.put("a", "b"), kv.get("a")]);
+  assertEquals(counts(nodes), [43, 10, 10]);
+  assertEquals(nodes[0].messages.at(-1)?.operations.length, 3);
+});
+
+test("writes follow the leader that an answer names", async () => {
+  await using stack = new AsyncDisposableStack();
+  const nodes = await startThree(stack);
+  await using kv = await open(...nodes);
+  await eventually("a read at each node", async () => {
+    await kv.get("a");
+    return counts(nodes).every((count) => count > 0);
+  });
+  for (const node of nodes) node.leader = "n3";
+  await kv.put("a", "b"); // Its answer names the new one.
+  for (const node of nodes) node.messages.length = 0;
+  for (let at = 0; at < 5; at++) await kv.put("a", "b");
+  assertEquals(counts(nodes), [0, 0, 5]);
+});
+
+test("reads leave a node that does not serve, and come back when it does", async () => {
+  await using stack = new AsyncDisposableStack();
+  const nodes = await startThree(stack);
+  await using kv = await open(...nodes);
+  const [, sick] = nodes;
+  sick.behave = failing("NO_LEADER");
+  await eventually("a read at the sick node", async () => {
+    await kv.get("a");
+    return sick.operations.length > 0;
+  });
+  sick.messages.length = 0;
+  for (let at = 0; at < 30; at++) await kv.get("a");
+  assertEquals(sick.operations.length, 0);
+  sick.behave = mixed;
+  await eventually("a read at the node that is well again", async () => {
+    await kv.get("a");
+    return sick.operations.length > 0;
+  });
 });
