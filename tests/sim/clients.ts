@@ -609,11 +609,18 @@ export class WatchClient {
       },
       cancel: (error, compactRevision) => {
         if (session !== this.#session) return;
+        const isAlone = error.code === "NO_LEADER" &&
+          group.core.leader === null;
         must(
-          error.code === "REVISION_COMPACTED",
+          isAlone || error.code === "REVISION_COMPACTED",
           "watch ends for a reason",
           () => `${this.#name} is told ${error.message}`,
         );
+        if (isAlone) {
+          // The next look connects it again, here or elsewhere.
+          this.#pending.push(() => this.#watch = null);
+          return;
+        }
         this.#pending.push(() => {
           this.#check!.compacted();
           this.#check!.moveTo(compactRevision);
