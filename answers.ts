@@ -130,8 +130,14 @@ export interface TransactResult {
 /** One page of a list. */
 export interface Page {
   readonly revision: number;
-  readonly entries: readonly Entry[];
+  /** How many entries it has. */
+  readonly count: number;
   readonly more: boolean;
+  /**
+   * Reads them one by one: so each is garbage as soon as it has been looked at, which costs next to
+   * nothing, whereas a page full of them would live long enough to be expensive.
+   */
+  readonly entries: () => Iterable<Entry>;
 }
 
 /** One change of one key. */
@@ -270,7 +276,27 @@ function readLeader(reader: FieldReader): string {
 
 /** Reads a `ListResponse`. */
 export function readListResponse(bytes: Uint8Array): Page {
-  return readPage(new FieldReader(bytes));
+  const reader = new FieldReader(bytes);
+  let revision = 0;
+  let count = 0;
+  let more = false;
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === NUMBER_2) revision = reader.number();
+    else if (tag === NUMBER_4) more = reader.number() !== 0;
+    else {
+      if (tag === MESSAGE_3) count++;
+      reader.skip(tag);
+    }
+  }
+  return { revision, count, more, entries: () => readEntries(bytes) };
+}
+
+function* readEntries(bytes: Uint8Array): Generator<Entry, void, undefined> {
+  const reader = new FieldReader(bytes);
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === MESSAGE_3) yield reader.message(readEntry);
+    else reader.skip(tag);
+  }
 }
 
 /** Reads a `WatchResponse`; null if it is of a kind that this client does not know. */
@@ -413,8 +439,7 @@ function readOperationResult(reader: FieldReader): OperationResult {
     } else if (tag === MESSAGE_3) {
       result = { type: "delete", ...reader.message(readDelete) };
     } else if (tag === MESSAGE_4) {
-      const { entries, more } = reader.message(readPage);
-      result = { type: "list", entries, more };
+      result = reader.message(readListResult);
     } else if (tag === MESSAGE_5) {
       result = { type: "modify", ...reader.message(readModify) };
     } else reader.skip(tag);
@@ -438,17 +463,17 @@ function readModify(reader: FieldReader): ModifyResult {
   return { revision, version, value, previous };
 }
 
-function readPage(reader: FieldReader): Page {
-  let revision = 0;
+function readListResult(
+  reader: FieldReader,
+): Extract<OperationResult, { type: "list" }> {
   let more = false;
   const entries: Entry[] = [];
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if (tag === NUMBER_2) revision = reader.number();
-    else if (tag === MESSAGE_3) entries.push(reader.message(readEntry));
+    if (tag === MESSAGE_3) entries.push(reader.message(readEntry));
     else if (tag === NUMBER_4) more = reader.number() !== 0;
     else reader.skip(tag);
   }
-  return { revision, entries, more };
+  return { type: "list", entries, more };
 }
 
 function readEntry(reader: FieldReader): Entry {

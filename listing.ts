@@ -77,17 +77,24 @@ export async function* list(
       { ...options, spread: !options.serializable },
     );
     let last: Entry | undefined;
+    let bytes = 0;
+    let entries = 0;
     for (const page of pages) {
-      yield* page.entries;
-      left -= page.entries.length;
-      last = page.entries.at(-1) ?? last;
+      for (const entry of page.entries()) {
+        yield entry;
+        last = entry;
+        bytes += ENTRY_BYTES + entry.keyBytes.length + entry.value.length;
+      }
+      entries += page.count;
     }
+    left -= entries;
     const [final] = pages.slice(-1);
     if (final === undefined || !final.more || last === undefined) return;
     revision = final.revision;
     if (reverse) end = last.keyBytes;
     else start = keyAfter(last.keyBytes);
-    entriesMax = nextEntries(pages);
+    const fitting = Math.floor(CALL_BYTES * 0.75 * entries / bytes);
+    entriesMax = Math.max(1, Math.min(fitting, ENTRIES_MAX));
   }
 }
 
@@ -142,19 +149,6 @@ function fetch(
   return promise.finally(() =>
     options.signal?.removeEventListener("abort", abort)
   );
-}
-
-function nextEntries(pages: readonly Page[]): number {
-  let bytes = 0;
-  let entries = 0;
-  for (const page of pages) {
-    for (const { keyBytes, value } of page.entries) {
-      bytes += ENTRY_BYTES + keyBytes.length + value.length;
-      entries++;
-    }
-  }
-  const fitting = Math.floor(CALL_BYTES * 0.75 * entries / bytes);
-  return Math.max(1, Math.min(fitting, ENTRIES_MAX));
 }
 
 function keyAfter(key: Uint8Array): Uint8Array {
