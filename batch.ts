@@ -619,3 +619,9 @@ export function decodeBatch(data: Uint8Array): Batch {
   }
   return { timeMs, commands };
 }
+
+/** The log time of a batch; the rest is not looked at. */
+export function batchTimeMs(data: Uint8Array): number {
+  const reader = new Reader(data);
+  return reader.tag() === 1 << 3 ? reader.int64() : 0;
+}

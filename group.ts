@@ -32,7 +32,7 @@ import { assert, DkvError, unreachable } from "./errors.ts";
 import { Forwards } from "./forwards.ts";
 import { nodeOfMember } from "./identity.ts";
 import { PROMOTION_LAG_MAX } from "./leader.ts";
-import { LogClock } from "./logclock.ts";
+import { LogClock, newestTimeMs } from "./logclock.ts";
 import { type ConfigurationChange, describe } from "./members.ts";
 import type {
   Entry,
@@ -163,6 +163,7 @@ export class Group {
     this.#clock = new LogClock({
       tickMs: settings.tickMs,
       sinceTickMs: options.outputs.sinceTickMs ?? null,
+      timeMs: newestTimeMs(disk, disk.storeState),
     });
     this.#proposals = new Proposals({
       origin: options.origin,
@@ -442,6 +443,7 @@ export class Group {
         } else if (effect.truncateFrom !== null) {
           this.#written = this.#diskEnd();
         }
+        if (this.#core.role !== "leader") this.#clock.received(effect.entries);
         this.#mustCommit = true;
         return;
       }
@@ -658,9 +660,6 @@ export class Group {
       term: entry.term,
       batch,
     });
-    if (batch !== null && this.#core.role !== "leader") {
-      this.#clock.learn(this.#store.state.timeMs);
-    }
     this.#watchers.publish(applied.events);
     for (const { origin, id, result } of applied.results) {
       if (origin === this.#origin) this.#proposals.settle(id, result);
@@ -682,6 +681,7 @@ export class Group {
     this.#committed = [];
     this.#appliedTerm = meta.term;
     this.#written = { term: meta.term, index: meta.index };
+    this.#clock.learn(this.#store.state.timeMs);
     this.#watchers.rebase(this.#store);
     this.#proposals.settleSubmittedUnknown();
     this.#step({ type: "snapshotInstalled", meta });
@@ -824,7 +824,6 @@ export class Group {
     this.#retention.clear();
     this.#catchUps.clear();
     this.#identified = false;
-    this.#clock.begin(this.#store.state.timeMs);
     if (role === "leader") this.#out.log("info", "became leader", { term });
     else if (leader !== null) {
       this.#out.log("info", `follows ${leader}`, { term });

@@ -18,6 +18,7 @@ const TELLING: readonly [seed: number, what: string][] = [
   [10, "entries of old terms"],
   [37, "entries on disk before their term"],
   [156, "log time that gained with each change of leader"],
+  [3_000_242, "a new leader that counted under one that had vanished"],
 ];
 
 function mustPass(seed: number): number {

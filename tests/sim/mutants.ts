@@ -184,6 +184,13 @@ export const MUTANTS: readonly Mutant[] = [
     replace: "          store.revision + 1,\n        );",
   },
   {
+    name: "log-time-of-one's-own",
+    what: "a follower counts log time on its own, whatever the entries say",
+    file: "logclock.ts",
+    find: 'if (newest?.type === "batch") this.learn(batchTimeMs(newest.data));',
+    replace: "void newest;",
+  },
+  {
     name: "lease-not-renewed",
     what: "a lease is not extended by keep-alives",
     file: "store.ts",
