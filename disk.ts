@@ -50,7 +50,6 @@ import {
 } from "./store.ts";
 import {
   corruptError,
-  EVENT_INSERT_ROWS,
   FRAME_BYTES,
   imageOf,
   openTables,
@@ -89,6 +88,8 @@ const CHECKPOINT_BYTES_MIN = 1024 * 1024;
 /** What the last commits before the end of the reserve are kept for: terms and votes. */
 const RESERVE_MARGIN_BYTES = 1024 * 1024;
 
+/** Events that wait in memory to be written down. */
+const EVENTS_HELD_MAX = 256;
 /** The rows of `state`, each a small JSON text. */
 const STATE_NAMES = ["hard", "store", "configuration", "start"] as const;
 type StateName = typeof STATE_NAMES[number];
@@ -263,9 +264,12 @@ export class Disk implements LogStorage, Rows {
   appendEvent(row: EventRow): void {
     this.#newEvents.push(eventColumns(row));
     this.#dirty = true;
-    if (this.#newEvents.length === EVENT_INSERT_ROWS[0]) {
-      translate(this.#path, () => this.#insertEvents());
-    }
+    if (this.#newEvents.length === EVENTS_HELD_MAX) this.writeDown();
+  }
+
+  /** Gives SQLite the rows that it has not yet. A commit does that too: better while nobody waits. */
+  writeDown(): void {
+    translate(this.#path, () => this.#insertEvents());
   }
 
   readEvent(position: number): EventRow {

@@ -11,6 +11,7 @@
 
 import { decodeCommand } from "./batch.ts";
 import { LIMITS } from "./config.ts";
+import { DkvError } from "./errors.ts";
 import type { MemberId, Message } from "./message.ts";
 import { growsStore } from "./proposals.ts";
 
@@ -110,5 +111,22 @@ export class Forwards {
       seen.ids.delete(id);
     }
     return seen;
+  }
+}
+
+/** What a client is told whose write the leader refused. */
+export function refusalError(code: Refused["code"]): DkvError {
+  switch (code) {
+    case "DISK_FULL":
+      return new DkvError(
+        "DISK_FULL",
+        "The leader's disk is nearly full. Nothing was changed; deletes are still accepted, and " +
+          "writes again as soon as there is space",
+      );
+    case "OVERLOADED":
+      return new DkvError(
+        "OVERLOADED",
+        "The leader has too many writes waiting. Nothing was changed",
+      );
   }
 }

@@ -29,7 +29,7 @@ import { LIMITS, type Settings } from "./config.ts";
 import type { Disk } from "./disk.ts";
 import type { Effect, Input } from "./effect.ts";
 import { assert, DkvError, unreachable } from "./errors.ts";
-import { Forwards } from "./forwards.ts";
+import { Forwards, refusalError } from "./forwards.ts";
 import { nodeOfMember } from "./identity.ts";
 import { PROMOTION_LAG_MAX } from "./leader.ts";
 import { LogClock, newestTimeMs } from "./logclock.ts";
@@ -142,6 +142,8 @@ export class Group {
   #isReminded = false;
 
   readonly #clock: LogClock;
+  /** What is left of the turn. */
+  #parts: ("apply" | "persist")[] = [];
 
   // ---- leader only; cleared when the role changes
   readonly #forwards = new Forwards();
@@ -254,7 +256,7 @@ export class Group {
       case "forwardRefused":
         if (message.origin !== this.#origin) return;
         for (const id of message.ids) {
-          this.#proposals.settle(id, refusal(message.code));
+          this.#proposals.settle(id, refusalError(message.code));
         }
         return;
       case "readIndex":
@@ -363,12 +365,12 @@ export class Group {
   /** Takes in everything that arrived, makes it durable, applies what is committed, answers. */
   turn(): void {
     this.begin();
-    this.finish();
+    while (this.proceed());
   }
 
   /**
-   * The first half of a turn, until the disk is needed. True if a leader sent entries: who lets them
-   * go out before {@linkcode finish}, which waits for the disk, has all disks work at the same time.
+   * The first part of a turn, until the disk is needed. True if a leader sent entries: who lets them
+   * go out before {@linkcode proceed} has all disks work at the same time.
    */
   begin(): boolean {
     this.#hasSentEntries = false;
@@ -385,18 +387,27 @@ export class Group {
     this.#ask();
     this.#flush();
     this.#isReminded = false;
+    // Whoever waits goes first: clients for a leader's answers, the leader for acknowledgements.
+    const isLeader = this.#core.role === "leader";
+    this.#parts = isLeader ? ["apply", "persist"] : ["persist", "apply"];
     return this.#hasSentEntries;
   }
 
-  /** The second half. What arrives between the two belongs to the next turn. */
-  finish(): void {
-    this.#commit();
-    this.#apply();
-    this.#queries.applied(this.#store.state.appliedIndex);
-    const more = this.#watchers.pump();
-    if (more || this.#committed.length > 0 || this.#inbox.length > 0) {
-      this.#out.wake();
-    }
+  /**
+   * The next part. True if there is another one, before which what this one sent and answered should
+   * go out. What arrives between two parts belongs to the next turn.
+   */
+  proceed(): boolean {
+    if (this.#parts.shift() === "persist") this.#persist();
+    else this.#apply();
+    const [next] = this.#parts;
+    if (next === "persist" && this.#hasToPersist) return true;
+    if (next === "apply" && this.#committed.length > 0) return true;
+    if (next !== undefined) return this.proceed();
+    const isMore = this.#hasToPersist || this.#committed.length > 0 ||
+      this.#inbox.length > 0;
+    if (isMore) this.#out.wake();
+    return false;
   }
 
   /**
@@ -510,9 +521,13 @@ export class Group {
     }
   }
 
+  get #hasToPersist(): boolean {
+    return this.#mustCommit || this.#afterCommit.length > 0;
+  }
+
   /** One fsync for everything the turn wrote; then what waited for it may leave. */
-  #commit(): void {
-    while (this.#mustCommit || this.#afterCommit.length > 0) {
+  #persist(): void {
+    while (this.#hasToPersist) {
       if (this.#mustCommit) {
         this.#mustCommit = false;
         this.#disk.commit();
@@ -618,7 +633,7 @@ export class Group {
       return;
     }
     for (const { id, grows } of this.#proposals.next(Infinity)) {
-      if (grows) this.#proposals.settle(id, refusal("DISK_FULL"));
+      if (grows) this.#proposals.settle(id, refusalError("DISK_FULL"));
     }
   }
 
@@ -634,16 +649,16 @@ export class Group {
 
   /** Applies committed entries to the store, answers this node's clients, feeds the watchers. */
   #apply(): void {
-    while (this.#committed.length > 0) {
-      const entries = this.#committed;
-      this.#committed = [];
+    const entries = this.#committed;
+    this.#committed = [];
+    if (entries.length > 0) {
       for (const entry of entries) this.#applyEntry(entry);
       this.#disk.saveStoreState(this.#store.state);
       this.#step({ type: "applied", index: this.#store.state.appliedIndex });
       this.#flush();
-      if (this.#mustCommit || this.#afterCommit.length > 0) this.#commit();
-      if (this.#committed.length > 0) return; // The rest in another turn: others wait too.
     }
+    this.#queries.applied(this.#store.state.appliedIndex);
+    if (this.#watchers.pump()) this.#out.wake();
   }
 
   #applyEntry(entry: Entry): void {
@@ -828,21 +843,5 @@ export class Group {
     else if (leader !== null) {
       this.#out.log("info", `follows ${leader}`, { term });
     } else this.#out.log("debug", `is ${role}`, { term });
-  }
-}
-
-function refusal(code: "OVERLOADED" | "DISK_FULL"): DkvError {
-  switch (code) {
-    case "DISK_FULL":
-      return new DkvError(
-        "DISK_FULL",
-        "The leader's disk is nearly full. Nothing was changed; deletes are still accepted, and " +
-          "writes again as soon as there is space",
-      );
-    case "OVERLOADED":
-      return new DkvError(
-        "OVERLOADED",
-        "The leader has too many writes waiting. Nothing was changed",
-      );
   }
 }

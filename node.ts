@@ -78,6 +78,7 @@ export class Node {
   readonly #shipping = new Set<MemberId>();
   /** The half of a turn that runs next. */
   #nextPart: ReturnType<typeof setImmediate> | undefined;
+  #tidying: ReturnType<typeof setImmediate> | undefined;
   /** From when a turn is scheduled until its second half has run. */
   #isInTurn = false;
   /** Something arrived since the turn began. */
@@ -278,6 +279,7 @@ export class Node {
     clearInterval(this.#ticker);
     clearTimeout(this.#reminder);
     clearImmediate(this.#nextPart);
+    clearImmediate(this.#tidying);
   }
 
   async #closeNetwork(): Promise<void> {
@@ -318,29 +320,43 @@ export class Node {
     this.#soon(() => this.#beginTurn());
   }
 
+  /** Sockets are written to between two callbacks: what a part has sent leaves before the next one. */
   #beginTurn(): void {
     this.#isWoken = false;
-    if (!this.#group.begin()) return this.#finishTurn();
+    if (!this.#group.begin()) return this.#continueTurn();
     this.#peers.flush();
-    // The sockets are written to between two callbacks: the followers' disks work while ours does.
-    this.#soon(() => this.#finishTurn());
+    this.#soon(() => this.#continueTurn());
   }
 
-  #finishTurn(): void {
-    this.#group.finish();
+  #continueTurn(): void {
+    const isMore = this.#group.proceed();
     this.#peers.flush();
+    if (isMore) return this.#soon(() => this.#continueTurn());
     this.#isInTurn = false;
     if (this.#isWoken) this.#wake();
+    else if (this.#disk.dirty) this.#tidySoon();
+  }
+
+  /** While nobody waits: behind the answers, which leave in the next callback. */
+  #tidySoon(): void {
+    clearImmediate(this.#tidying);
+    this.#tidying = setImmediate(() => {
+      this.#tidying = setImmediate(() =>
+        this.#try(() => this.#disk.writeDown())
+      );
+    });
   }
 
   #soon(part: () => void): void {
-    this.#nextPart = setImmediate(() => {
-      try {
-        part();
-      } catch (error) {
-        this.#fail(error);
-      }
-    });
+    this.#nextPart = setImmediate(() => this.#try(part));
+  }
+
+  #try(part: () => void): void {
+    try {
+      part();
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   #onTimer(): void {
@@ -348,11 +364,8 @@ export class Node {
     const ticks = Math.floor((performance.now() - this.#lastTickMs) / tickMs);
     if (ticks === 0) return;
     this.#lastTickMs += ticks * tickMs;
-    try {
-      this.#checkSpace();
-    } catch (error) {
-      return this.#fail(error);
-    }
+    this.#try(() => this.#checkSpace());
+    if (this.#isHalted) return;
     for (let i = 0; i < Math.min(ticks, CATCH_UP_TICKS_MAX); i++) {
       this.#group.tick();
     }

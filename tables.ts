@@ -42,7 +42,7 @@ const EVENT_COLUMNS =
   "position, revision, type, create_revision, version, lease, value_crc, crc, key";
 
 /** How many events one statement inserts, falling: 16 at once cost half of 16 times one. */
-export const EVENT_INSERT_ROWS = [16, 4, 1] as const;
+const EVENT_INSERT_ROWS = [16, 4, 1] as const;
 
 /** Every statement that the disk runs, prepared once. */
 export type Statements = ReturnType<typeof prepare>;

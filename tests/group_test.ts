@@ -447,7 +447,7 @@ Deno.test("group: leases end after their time, under one leader or several", () 
 Deno.test("group: a leader's entries leave before its own disk has them", () => {
   const { world, leader } = elected();
   assertEquals(leader.begin(), false);
-  leader.finish();
+  while (leader.proceed());
   const write = world.put(leader, "a");
   const before = world.sent.length;
   assertEquals(leader.begin(), true);
@@ -463,9 +463,45 @@ Deno.test("group: a leader's entries leave before its own disk has them", () => 
     world.group(message.to).turn();
   }
   assertEquals(write.outcome, null);
-  leader.finish();
+  while (leader.proceed());
   world.run();
   assertEquals(write.outcome, "done");
+});
+
+Deno.test("group: whoever waits goes first: the leader for a follower's disk, clients for a leader's answer", () => {
+  const { world, leader, follower } = elected();
+  const deliver = (from: Group, to: Group) => {
+    for (const message of world.sent) {
+      if (message.from === from.member && message.to === to.member) {
+        to.receive(message);
+      }
+    }
+    world.sent.length = 0;
+  };
+  world.sent.length = 0;
+  const first = world.put(leader, "first");
+  leader.turn();
+  deliver(leader, follower);
+  follower.turn();
+  deliver(follower, leader);
+  // The leader now knows that the first is committed, and takes in the second.
+  const second = world.put(leader, "second");
+  assertEquals(leader.begin(), true);
+  assertEquals(first.outcome, null);
+  assertEquals(leader.proceed(), true, "its own disk has yet to come");
+  assertEquals(first.outcome, "done");
+  assertEquals(leader.proceed(), false);
+
+  deliver(leader, follower);
+  follower.begin();
+  assertEquals(world.sent, []);
+  assertEquals(follower.proceed(), true, "what is committed is yet to come");
+  assertEquals(world.sent.map(({ type }) => type), ["appendReply"]);
+  assertEquals(follower.store.get("first", 0), null);
+  assertEquals(follower.proceed(), false);
+  assert(follower.store.get("first", 0) !== null);
+  world.run();
+  assertEquals(second.outcome, "done");
 });
 
 Deno.test("group: what is cut off in the turn in which it arrived is not acknowledged", () => {
