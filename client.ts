@@ -11,7 +11,7 @@
  * console.log(entry?.text());
  * ```
  *
- * Writes go to the leader, and follow it; reads and watches to all nodes in turn. All operations
+ * Writes go to the leader, and follow it; reads and watches to the followers in turn. All operations
  * issued in one turn of the event loop travel as one message. A failed attempt is repeated, at
  * another node, until the deadline; a write that is repeated is applied once. Errors are
  * {@linkcode DkvError}s with stable codes.

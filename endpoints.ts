@@ -10,8 +10,8 @@
  *             or has no leader
  * ```
  *
- * Writes go to the current one. Reads go to one after the other of those that serve: that answered
- * when they were asked last and were not left since. A node that was left is asked again and again.
+ * Writes go to the current one. Reads go to one after the other of those others that serve: that
+ * answered when they were asked last and were not left since. A node that was left is asked again and again.
  *
  * @module
  */
@@ -207,12 +207,16 @@ export class Endpoints {
     return this.#current;
   }
 
-  /** The node for the next read, which takes turns; null if one must be found first. */
+  /**
+   * The node for the next read; null if one must be found first. They take turns, the current one
+   * only if there is no other: the leader has all the writes, and of three nodes it is the one that
+   * must ask another before it answers.
+   */
   nextReader(): Endpoint | null {
     for (let tries = 0; tries < this.all.length; tries++) {
       this.#turn = (this.#turn + 1) % this.all.length;
       const endpoint = this.all[this.#turn] as Endpoint;
-      if (endpoint.serving) return endpoint;
+      if (endpoint.serving && endpoint !== this.#current) return endpoint;
     }
     return this.#current;
   }

@@ -201,14 +201,21 @@ export class Leader {
     this.#tellTarget();
   }
 
-  /** Takes a read in. */
+  /**
+   * Takes a read in. A follower that asks in this term had not helped to elect anybody else when it
+   * was asked itself; if it and this leader are a majority, nobody was elected, and no round is
+   * needed to know that.
+   */
   read(read: Read): void {
     const { log, history, id } = this.#host;
     const index = this.committedInOwnTerm ? log.commit : null;
-    if (!this.#reads.add(read, index)) return this.#loseRead(read);
     const { configuration } = history.latest;
-    const isAlone = hasQuorum(configuration, (voter) => voter === id);
-    if (isAlone && this.#reads.begin()) this.#answerReads();
+    const isConfirmed = hasQuorum(
+      configuration,
+      (voter) => voter === id || voter === read.from,
+    );
+    if (isConfirmed && index !== null) this.#answerRead({ ...read, index });
+    else if (!this.#reads.add(read, index)) this.#loseRead(read);
   }
 
   /** The own disk has got further: this, not the append, is the leader's own acknowledgement (raft-pitfalls P1). */

@@ -10,6 +10,8 @@
  *   a majority answered 8: a, b and c are ready, since an answer to 8 confirms 7 as well
  * ```
  *
+ * A follower's question confirms as its answer would: of three nodes, it and the leader are enough.
+ *
  * @module
  */
 

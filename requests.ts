@@ -10,7 +10,7 @@
  *              └── pause ◀─ NO_LEADER, … ──┘
  * ```
  *
- * A message with a write in it goes to the leader, one that only reads to each node in turn.
+ * A message with a write in it goes to the leader, one that only reads to each follower in turn.
  *
  * A write keeps its sequence number on all its attempts, so the store applies it once. Of a write
  * whose answer is lost nobody knows the outcome until another attempt is answered.
