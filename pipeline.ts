@@ -15,7 +15,7 @@
  */
 
 import { setImmediate } from "node:timers";
-import type { WriteId } from "./batch.ts";
+import type { Key, WriteId } from "./batch.ts";
 import { LIMITS } from "./config.ts";
 import {
   checkWriteId,
@@ -83,6 +83,19 @@ interface Answer {
   readonly bytes: number;
 }
 
+/** An operation that is not answered yet, and about how much memory it holds. */
+interface Flight {
+  readonly operation: WirePipelineOperation;
+  readonly bytes: number;
+}
+
+/** A read on its way. */
+interface Reading {
+  readonly flight: Flight;
+  readonly key: Key;
+  readonly revision: number;
+}
+
 /** The operations of one client on their way. */
 class PipelineStream {
   readonly #call: DuplexStream;
@@ -114,14 +127,19 @@ class PipelineStream {
     } catch (error) {
       return this.fail(this.#context.toError(error));
     }
+    const gets: Flight[] = [];
     for (const operation of request.operations) {
       if (this.#inFlight >= WAITING_MAX) {
         const text = `Far too many operations wait on this stream: ` +
           `${this.#inFlight}, at most ${LIMITS.pipelineInFlightMax}`;
         return this.fail(new DkvError("OVERLOADED", text));
       }
-      this.#start(operation, sender);
+      const flight = this.#admit(operation);
+      if (flight === null) continue;
+      if (operation.get) gets.push(flight);
+      else this.#write(flight, sender);
     }
+    if (gets.length > 0) this.#read(gets);
   }
 
   /** The client says no more: the stream ends when everything is answered. */
@@ -138,7 +156,8 @@ class PipelineStream {
     this.#call.emit("error", toStatus(error));
   }
 
-  #start(operation: WirePipelineOperation, sender: Sender): void {
+  /** Counts an operation; null if it was refused, since too much is in flight. */
+  #admit(operation: WirePipelineOperation): Flight | null {
     const { id } = operation;
     const { pipelineInFlightMax: max } = LIMITS;
     let refusal = this.#bytesRefusal();
@@ -147,47 +166,79 @@ class PipelineStream {
       refusal = new DkvError("OVERLOADED", `${text}, at most ${max}`);
     }
     this.#inFlight++;
-    if (refusal !== null) return this.#refuse(id, refusal);
-    const flight = { bytes: requestBytes(operation) };
-    this.#inFlightBytes += flight.bytes;
-    const refuse = (error: unknown) => {
-      this.#inFlightBytes -= flight.bytes;
-      this.#refuse(id, this.#context.toError(error));
-    };
+    if (refusal !== null) {
+      this.#refuse(id, refusal);
+      return null;
+    }
+    const bytes = requestBytes(operation);
+    this.#inFlightBytes += bytes;
+    return { operation, bytes };
+  }
+
+  #write(flight: Flight, sender: Sender): void {
+    const fail = (error: unknown) => this.#fail(flight, error);
     try {
-      const running = operation.get
-        ? this.#get(operation as WirePipelineGet, flight)
-        : write(operation, sender, this.#context);
-      running.then((answer) => {
-        this.#inFlightBytes -= flight.bytes;
-        this.#answer(answer);
-      }, refuse);
+      write(flight.operation, sender, this.#context)
+        .then((answer) => this.#land(flight, answer), fail);
     } catch (error) {
-      refuse(error);
+      fail(error);
     }
   }
 
+  /** The reads of a message that may wait equally long share one question to the leader. */
+  #read(gets: readonly Flight[]): void {
+    const waiting = new Map<number | null, Reading[]>();
+    for (const flight of gets) {
+      try {
+        const { get } = flight.operation as WirePipelineGet;
+        const { revision, serializable } = toReadOptions(get);
+        const reading = { flight, key: toKey(get.key), revision };
+        this.#context.service.checkGet(reading.key, revision);
+        const timeoutMs = toTimeoutMs(flight.operation);
+        const others = waiting.get(timeoutMs);
+        if (serializable) this.#answerGet(reading);
+        else if (others === undefined) waiting.set(timeoutMs, [reading]);
+        else others.push(reading);
+      } catch (error) {
+        this.#fail(flight, error);
+      }
+    }
+    for (const [timeoutMs, readings] of waiting) {
+      this.#whenReady(timeoutMs).then(
+        () => readings.forEach((reading) => this.#answerGet(reading)),
+        (error) => readings.forEach(({ flight }) => this.#fail(flight, error)),
+      );
+    }
+  }
+
+  async #whenReady(timeoutMs: number | null): Promise<void> {
+    await this.#context.service.ready({ timeoutMs, serializable: false });
+  }
+
   /** Many reads become possible at once: each is counted before the next one reads. */
-  async #get(
-    operation: WirePipelineGet,
-    flight: { bytes: number },
-  ): Promise<Answer> {
-    const { service } = this.#context;
-    const key = toKey(operation.get.key);
-    const options = {
-      timeoutMs: toTimeoutMs(operation),
-      ...toReadOptions(operation.get),
-    };
-    await service.readable(key, options);
-    const refusal = this.#bytesRefusal();
-    if (refusal !== null) throw refusal;
-    const entry = service.getNow(key, options.revision);
-    let bytes = OPERATION_OVERHEAD_BYTES;
-    if (entry !== null) bytes += entry.key.length + entry.value.length;
-    flight.bytes += bytes;
-    this.#inFlightBytes += bytes;
-    const get = { entry: fromOptionalEntry(entry) };
-    return { result: { id: operation.id, get }, bytes };
+  #answerGet({ flight, key, revision }: Reading): void {
+    try {
+      const refusal = this.#bytesRefusal();
+      if (refusal !== null) throw refusal;
+      const entry = this.#context.service.getNow(key, revision);
+      let bytes = OPERATION_OVERHEAD_BYTES;
+      if (entry !== null) bytes += entry.key.length + entry.value.length;
+      const get = { entry: fromOptionalEntry(entry) };
+      const { id } = flight.operation;
+      this.#land(flight, { result: { id, get }, bytes });
+    } catch (error) {
+      this.#fail(flight, error);
+    }
+  }
+
+  #land(flight: Flight, answer: Answer): void {
+    this.#inFlightBytes -= flight.bytes;
+    this.#answer(answer);
+  }
+
+  #fail(flight: Flight, error: unknown): void {
+    this.#inFlightBytes -= flight.bytes;
+    this.#refuse(flight.operation.id, this.#context.toError(error));
   }
 
   /** Judges what waits already: a single operation as large as the bound still passes. */

@@ -197,18 +197,18 @@ export class Service {
   // ---------------------------------------------------------------- reads
 
   async get(key: Key, options: ReadOptions): Promise<StoredEntry | null> {
-    await this.readable(key, options);
+    this.checkGet(key, options.revision);
+    await this.ready(options);
     return this.getNow(key, options.revision);
   }
 
-  /** Checks a read and waits until {@linkcode getNow} may answer it. */
-  readable(key: Key, options: ReadOptions): Promise<void> | void {
+  /** Throws for what {@linkcode getNow} could not read. */
+  checkGet(key: Key, revision: number): void {
     checkKey(key);
-    checkRevision(options.revision);
-    return this.#ready(options);
+    checkRevision(revision);
   }
 
-  /** What `get` reads, without waiting: for those who count what they hold. */
+  /** What `get` reads, when this node is {@linkcode ready}: for those who count what they hold. */
   getNow(key: Key, revision: number): StoredEntry | null {
     return this.#group.store.get(key, revision);
   }
@@ -218,7 +218,7 @@ export class Service {
     request: TransactRequest,
     options: CallOptions,
   ): Promise<ResultOf<"transact">> {
-    await this.#ready({ ...options, serializable: false });
+    await this.ready({ ...options, serializable: false });
     const result = this.#group.store.query(request);
     if (result.type === "error") {
       throw new DkvError(result.code, result.message);
@@ -232,7 +232,7 @@ export class Service {
     checkRange(options.range);
     checkRevision(options.revision);
     checkCount("limit", options.limit);
-    await this.#ready(options);
+    await this.ready(options);
     let { start, end } = options.range;
     let revision = options.revision;
     let left = options.limit === 0 ? Infinity : options.limit;
@@ -262,7 +262,7 @@ export class Service {
     options: CallOptions,
   ): Promise<LeaseInfo & { keys: () => readonly Key[] }> {
     checkLease(lease);
-    await this.#ready({ ...options, serializable: false });
+    await this.ready({ ...options, serializable: false });
     const info = this.#group.store.leaseInfo(lease);
     if (info === null) {
       throw new DkvError("LEASE_NOT_FOUND", `Lease ${lease} does not exist`);
@@ -270,8 +270,8 @@ export class Service {
     return { ...info, keys: () => this.#group.store.leaseKeys(lease) };
   }
 
-  /** Resolves when this replica's state may be read. */
-  #ready(
+  /** Resolves when this replica's state may be read, by any number of reads that came before. */
+  ready(
     options: { serializable: boolean; timeoutMs: number | null },
   ): Promise<void> | void {
     if (options.serializable) return;
@@ -296,7 +296,7 @@ export class Service {
   ): Promise<void> | void {
     checkRange(options.range);
     checkRevision(options.fromRevision);
-    return this.#ready({ ...options, serializable: false });
+    return this.ready({ ...options, serializable: false });
   }
 
   /**
