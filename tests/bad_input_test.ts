@@ -364,10 +364,11 @@ const STREAMS: Steps = {
     for (let at = 0; at < 2; at++) {
       stream.send({ create: { watchId: 50, key } });
     }
-    assert((await stream.expect()).created);
+    // The first is opened when the leader has been asked, the second refused at once.
     const twice = await stream.expect();
     assertEquals(twice.cancelled?.error?.code, "MALFORMED");
     assertStringIncludes(twice.cancelled?.error?.message ?? "", "50");
+    assert((await stream.expect()).created);
     stream.send({ cancel: { watchId: 51 } });
     await rpc.call("KeyValue.Put", { key, value });
     assertEquals((await stream.expect()).watchId, "50");
@@ -382,9 +383,9 @@ const STREAMS: Steps = {
     for (let at = 0; at <= max; at++) {
       stream.send({ create: { watchId: at, key: bytes(`bad/watch/${at}`) } });
     }
-    for (let at = 0; at < max; at++) assert((await stream.expect()).created);
     const { watchId, cancelled } = await stream.expect();
     assertEquals([watchId, cancelled?.error?.code], [`${max}`, "OVERLOADED"]);
+    for (let at = 0; at < max; at++) assert((await stream.expect()).created);
     assertStringIncludes(cancelled?.error?.message ?? "", String(max));
     stream.cancel();
   },
