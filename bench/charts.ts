@@ -122,5 +122,5 @@ function besideEtcd(
   const ratio = ratioOf(ratios, wanted);
   return ratio === undefined
     ? ""
-    : `  ${numberText(Number(ratio.spread.median.toPrecision(2)))} × etcd`;
+    : ` (${numberText(Number(ratio.spread.median.toPrecision(2)))} × etcd)`;
 }

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { DkvError } from "../errors.ts";
 import { onStop } from "../launch.ts";
 
 /** What Ctrl-C gives, by custom. */
@@ -13,14 +14,19 @@ const INTERRUPTED = 130;
 /** Everything that is running. */
 export class Cleanup {
   readonly #stack = new AsyncDisposableStack();
+  #ended: Promise<void> | null = null;
 
   /**
-   * Waits for something to start, and keeps it to end it; null if there is nothing to start. An
-   * interruption waits for what is just starting too.
+   * Starts something and keeps it to end it; null if there is nothing to start. An interruption waits
+   * for what is just starting, and nothing starts after it.
    */
   async own<T extends AsyncDisposable | null>(
-    starting: Promise<T>,
+    start: () => Promise<T>,
   ): Promise<T> {
+    if (this.#ended !== null) {
+      throw new DkvError("CANCELLED", "Interrupted: nothing more is started");
+    }
+    const starting = start();
     this.#stack.defer(async () => {
       const started = await starting.catch(() => null);
       await started?.[Symbol.asyncDispose]();
@@ -28,9 +34,20 @@ export class Cleanup {
     return await starting;
   }
 
+  /** Runs a part of a program; what it owns is ended when it is over. */
+  async within<T>(part: (inner: Cleanup) => Promise<T>): Promise<T> {
+    const inner = new Cleanup();
+    this.#stack.defer(() => inner.end());
+    try {
+      return await part(inner);
+    } finally {
+      await inner.end();
+    }
+  }
+
   /** Ends everything, the newest first. */
-  async run(): Promise<void> {
-    await this.#stack.disposeAsync();
+  end(): Promise<void> {
+    return this.#ended ??= this.#stack.disposeAsync();
   }
 }
 
@@ -52,6 +69,6 @@ export async function withCleanup(
   try {
     return await Promise.race([running, interrupted.promise]);
   } finally {
-    await cleanup.run();
+    await cleanup.end();
   }
 }

@@ -98,7 +98,7 @@ async function startAll(
   const deployments: Deployment[] = [];
   const found: { names: SystemName[]; deployment: Deployment | null }[] = [];
   for (const { names, start } of wanted) {
-    const deployment = await cleanup.own(start());
+    const deployment = await cleanup.own(start);
     found.push({ names, deployment });
     if (deployment === null) {
       for (const name of names) console.log(`${TITLES[name]}: not installed`);
