@@ -70,13 +70,6 @@ export const MUTANTS: readonly Mutant[] = [
       "const all = this.#waiting.splice(0).flatMap((w) => w.reads); this.#count -= all.length; if (all.length >= 0) return all;",
   },
   {
-    name: "question-for-a-majority",
-    what: "one follower that asks counts as a majority, whatever the size of the cluster",
-    file: "leader.ts",
-    find: "if (isConfirmed && index !== null)",
-    replace: "if ((isConfirmed || read.from !== null) && index !== null)",
-  },
-  {
     name: "two-changes",
     what: "a change of membership may begin during another one [8]",
     file: "leader.ts",
