@@ -11,7 +11,8 @@
  * ```
  *
  * Writes go to the current one. Reads go to one after the other of those others that serve: that
- * answered when they were asked last and were not left since. A node that was left is asked again and again.
+ * knew a leader when they were asked last, and were not left since. A node that does not serve is
+ * asked again and again.
  *
  * @module
  */
@@ -195,7 +196,7 @@ export class Endpoints {
   #wake: () => void = () => {};
   /** Where the round of the readers is. */
   #turn = 0;
-  /** Set while nodes that were left are asked how they are. */
+  /** Set while nodes that do not serve are asked how they are. */
   #recovery: ReturnType<typeof setInterval> | undefined;
 
   constructor(addresses: readonly string[]) {
@@ -248,10 +249,8 @@ export class Endpoints {
   /** Looks elsewhere, until the endpoint has said again that it serves. */
   leave(endpoint: Endpoint): void {
     if (this.#current === endpoint) this.#current = null;
-    endpoint.serving = false;
     endpoint.leftMs = performance.now();
-    if (this.#closed) return;
-    this.#recovery ??= setInterval(() => this.#recover(), AVOID_MS);
+    this.#note(endpoint, { serving: false });
   }
 
   /**
@@ -405,11 +404,18 @@ export class Endpoints {
       }),
     );
     endpoint.nodeId = status.nodeId;
-    endpoint.serving = status.leader !== "";
-    return { leads: status.role === "leader", serves: endpoint.serving };
+    const serves = status.leader !== "";
+    this.#note(endpoint, { serving: serves });
+    return { leads: status.role === "leader", serves };
   }
 
-  /** Asks those that were left; with the last one back there is nobody to ask. */
+  #note(endpoint: Endpoint, { serving }: { serving: boolean }): void {
+    endpoint.serving = serving;
+    if (serving || this.#closed) return;
+    this.#recovery ??= setInterval(() => this.#recover(), AVOID_MS);
+  }
+
+  /** Asks those that do not serve; with the last one back there is nobody to ask. */
   #recover(): void {
     const left = this.all.filter(({ serving }) => !serving);
     if (left.length === 0) {

@@ -76,10 +76,11 @@ export class Node {
   /** Members that connected, by node; those the configuration does not know ask to join. */
   readonly #connectedMembers = new Map<string, MemberId>();
   readonly #shipping = new Set<MemberId>();
-  /** The half of a turn that runs next. */
+  /** The part of a turn that runs next. */
   #nextPart: ReturnType<typeof setImmediate> | undefined;
+  /** What can be done when nobody waits. */
   #tidying: ReturnType<typeof setImmediate> | undefined;
-  /** From when a turn is scheduled until its second half has run. */
+  /** From when a turn is scheduled until its last part has run. */
   #isInTurn = false;
   /** Something arrived since the turn began. */
   #isWoken = false;
