@@ -5,8 +5,13 @@
  */
 
 import { barChart, type BarGroup, type Panel } from "./barchart.ts";
-import { machineText } from "./machine.ts";
-import { numbersOf, ratioOf, type Results, rowOf } from "./results.ts";
+import {
+  machineText,
+  numbersOf,
+  ratioOf,
+  type Results,
+  rowOf,
+} from "./results.ts";
 import { median, type Metric } from "./statistics.ts";
 import { COLOURS, numberText } from "./svg.ts";
 import { type SystemName, SYSTEMS, TITLES } from "./system.ts";

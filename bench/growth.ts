@@ -24,7 +24,8 @@ import {
   VALUES,
   WATCHERS,
 } from "./growths.ts";
-import { describeMachine, machineText } from "./machine.ts";
+import { describeMachine } from "./machine.ts";
+import { machineText } from "./results.ts";
 import {
   BadOption,
   GROWTH_USAGE,

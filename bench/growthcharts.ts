@@ -6,7 +6,7 @@
 
 import type { AtKeys, AtNodes, AtValues, AtWatchers } from "./growths.ts";
 import { lineChart, type Series } from "./linechart.ts";
-import { type Machine, machineText } from "./machine.ts";
+import { type Machine, machineText } from "./results.ts";
 import { COLOURS, numberText } from "./svg.ts";
 import { conditions, markdownTable, plainTable, type Table } from "./tables.ts";
 

@@ -6,24 +6,11 @@
 
 import * as os from "node:os";
 import { tempDir } from "../tests/needs.ts";
+import type { Machine } from "./results.ts";
 import { percentile } from "./statistics.ts";
 
 const SYNCS = 100;
 const SYNC_BYTES = 4096;
-
-/** A machine, as far as it matters. */
-export interface Machine {
-  /** As it calls itself. */
-  readonly processor: string;
-  readonly cores: number;
-  readonly memoryGib: number;
-  /** `linux 6.1.0`. */
-  readonly system: string;
-  readonly deno: string;
-  /** How long the disk takes to sync 4 KiB behind a file: the floor under every put. */
-  readonly syncP50Ms: number;
-  readonly syncP99Ms: number;
-}
 
 /** Looks at the machine and tries its disk. */
 export async function describeMachine(): Promise<Machine> {
@@ -38,14 +25,6 @@ export async function describeMachine(): Promise<Machine> {
     syncP50Ms: rounded(percentile(syncsMs, 0.5)),
     syncP99Ms: rounded(percentile(syncsMs, 0.99)),
   };
-}
-
-/** One sentence. */
-export function machineText(machine: Machine): string {
-  const { processor, cores, memoryGib, system, deno } = machine;
-  return `${processor}, ${cores} cores, ${memoryGib} GiB, ${system}, ` +
-    `Deno ${deno}; a sync of 4 KiB takes ${machine.syncP50Ms} ms ` +
-    `(p99 ${machine.syncP99Ms} ms).`;
 }
 
 async function syncs(): Promise<number[]> {

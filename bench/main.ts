@@ -12,7 +12,7 @@ import { type Cleanup, withCleanup } from "./cleanup.ts";
 import { startDkv } from "./dkv.ts";
 import { startEtcd } from "./etcd.ts";
 import { pause } from "./load.ts";
-import { describeMachine, machineText } from "./machine.ts";
+import { describeMachine } from "./machine.ts";
 import {
   BadOption,
   BENCH_USAGE,
@@ -22,7 +22,13 @@ import {
 import { chosen, durationMs, QUIET_MS, stepsOf, warmMsOf } from "./plan.ts";
 import { save, section } from "./output.ts";
 import { startRedis } from "./redis.ts";
-import { ratiosOf, type Results, Rows, type Subject } from "./results.ts";
+import {
+  machineText,
+  ratiosOf,
+  type Results,
+  Rows,
+  type Subject,
+} from "./results.ts";
 import type { Sample } from "./statistics.ts";
 import { numberText } from "./svg.ts";
 import { type Deployment, type SystemName, TITLES } from "./system.ts";
@@ -106,9 +112,13 @@ async function startAll(
       deployments.push(deployment);
     }
   }
-  const shares = await idleShares(deployments.map(({ pids }) => pids), IDLE_MS);
-  for (const [at, { version }] of deployments.entries()) {
-    const percent = numberText(100 * (shares[at] ?? NaN));
+  // Alone it disturbs nobody.
+  const shares = deployments.length > 1
+    ? await idleShares(deployments.map(({ pids }) => pids), IDLE_MS)
+    : [];
+  for (const [at, share] of shares.entries()) {
+    const percent = numberText(100 * share);
+    const version = deployments[at]?.version ?? "";
     console.log(`${version}: idle it takes ${percent} % of one core`);
   }
   const subjects = found.flatMap(({ names, deployment }) => {

@@ -5,7 +5,6 @@
  * @module
  */
 
-import type { Machine } from "./machine.ts";
 import {
   type Metric,
   pairRatios,
@@ -14,6 +13,20 @@ import {
   spread,
 } from "./statistics.ts";
 import { type SystemName, SYSTEMS } from "./system.ts";
+
+/** A machine, as far as it matters. */
+export interface Machine {
+  /** As it calls itself. */
+  readonly processor: string;
+  readonly cores: number;
+  readonly memoryGib: number;
+  /** `linux 6.1.0`. */
+  readonly system: string;
+  readonly deno: string;
+  /** How long the disk takes to sync 4 KiB behind a file: the floor under every put. */
+  readonly syncP50Ms: number;
+  readonly syncP99Ms: number;
+}
 
 /** All that one system did of one workload: one number for each round, null for one that failed. */
 export interface Row {
@@ -112,6 +125,14 @@ export class Rows {
     }
     return row;
   }
+}
+
+/** One sentence. */
+export function machineText(machine: Machine): string {
+  const { processor, cores, memoryGib, system, deno } = machine;
+  return `${processor}, ${cores} cores, ${memoryGib} GiB, ${system}, ` +
+    `Deno ${deno}; a sync of 4 KiB takes ${machine.syncP50Ms} ms ` +
+    `(p99 ${machine.syncP99Ms} ms).`;
 }
 
 /** A row's numbers without those that are missing. */

@@ -5,8 +5,14 @@
  */
 
 import { type Bar, verdictsOf } from "./bars.ts";
-import { type Machine, machineText } from "./machine.ts";
-import { numbersOf, ratioOf, type Results, rowOf } from "./results.ts";
+import {
+  type Machine,
+  machineText,
+  numbersOf,
+  ratioOf,
+  type Results,
+  rowOf,
+} from "./results.ts";
 import { median, type Metric, type Spread } from "./statistics.ts";
 import { numberText } from "./svg.ts";
 import { type SystemName, SYSTEMS, TITLES } from "./system.ts";
