@@ -19,7 +19,16 @@ import {
   type BenchOptions,
   benchOptions,
 } from "./options.ts";
-import { chosen, durationMs, QUIET_MS, stepsOf, warmMsOf } from "./plan.ts";
+import {
+  chosen,
+  durationMs,
+  QUIET_MS,
+  rotated,
+  roundOf,
+  type Step,
+  stepsOf,
+  warmMsOf,
+} from "./plan.ts";
 import { save, section } from "./output.ts";
 import { startRedis } from "./redis.ts";
 import {
@@ -40,15 +49,21 @@ const IDLE_MS = 2000;
 /** The end of a long error says nothing new. */
 const ERROR_CHARACTERS_MAX = 160;
 
+/** Null if it is not installed. */
+type Start = () => Promise<Deployment | null>;
+
 /** Which systems come with which processes. */
 const STARTS: readonly {
   readonly names: readonly SystemName[];
-  readonly start: () => Promise<Deployment | null>;
+  readonly start: Start;
 }[] = [
   { names: ["dkv", "dkv-unary"], start: startDkv },
   { names: ["etcd", "etcd-txn"], start: startEtcd },
   { names: ["redis", "redis-wait"], start: startRedis },
 ];
+
+/** Which systems come with which processes, as far as they were asked for. */
+type Wanted = { readonly names: SystemName[]; readonly start: Start };
 
 async function bench(
   options: BenchOptions,
@@ -57,89 +72,157 @@ async function bench(
   const startedAt = new Date().toISOString();
   const machine = await describeMachine();
   console.log(machineText(machine));
-  const { deployments, subjects } = await startAll(options, cleanup);
-  const systems = chosen(deployments, options.only);
-  const steps = stepsOf(systems, options);
-  const minutes = durationMs(steps, options) / 60_000;
-  console.log(
-    `${steps.length} measurements, about ${numberText(minutes)} min`,
-  );
-  for (const { bulk } of deployments) await preload(bulk, options.keys);
+  const wanted = STARTS.map(({ names, start }): Wanted => ({
+    names: names.filter((name) => options.only.includes(name)),
+    start,
+  })).filter(({ names }) => names.length > 0);
   const rows = new Rows();
-  await measureAll(rows, { options, steps });
-  const results: Results = {
+  const subjects = options.apart
+    ? await runApart(wanted, { options, cleanup, rows })
+    : await runTogether(wanted, { options, cleanup, rows });
+  await report({
     startedAt,
     machine,
     seconds: options.forMs / 1000,
     rounds: options.rounds,
     keys: options.keys,
+    apart: options.apart,
     subjects,
     rows: rows.all,
     ratios: ratiosOf(rows.all),
-  };
-  console.log(`\n${plainOf(results)}`);
-  const readme = await section(options.out, {
-    name: "results",
-    content: markdownOf(results),
-  });
-  const files = {
-    "results.json": `${JSON.stringify(results, null, 2)}\n`,
-    "chart.svg": chartOf(results),
-    ...readme,
-  };
-  await save(options.out, files);
-  console.log(`written: ${Object.keys(files).join(", ")} in ${options.out}`);
+  }, options.out);
   return 0;
 }
 
-/** Starts what was asked for and is installed, and says what is not. */
-async function startAll(
-  { only }: BenchOptions,
-  cleanup: Cleanup,
-): Promise<{ deployments: Deployment[]; subjects: Subject[] }> {
-  const wanted = STARTS.map(({ names, start }) => ({
-    names: names.filter((name) => only.includes(name)),
-    start,
-  })).filter(({ names }) => names.length > 0);
-  const deployments: Deployment[] = [];
-  const found: { names: SystemName[]; deployment: Deployment | null }[] = [];
+/** Prints and writes what was found. */
+async function report(results: Results, out: string): Promise<void> {
+  console.log(`\n${plainOf(results)}`);
+  const content = markdownOf(results);
+  const files = {
+    "results.json": `${JSON.stringify(results, null, 2)}\n`,
+    "chart.svg": chartOf(results),
+    ...await section(out, { name: "results", content }),
+  };
+  await save(out, files);
+  console.log(`written: ${Object.keys(files).join(", ")} in ${out}`);
+}
+
+/** What a run needs besides systems. */
+interface Setting {
+  readonly options: BenchOptions;
+  readonly cleanup: Cleanup;
+  readonly rows: Rows;
+}
+
+/** All systems run all the time, so that those that are compared are measured within seconds. */
+async function runTogether(
+  wanted: readonly Wanted[],
+  { options, cleanup, rows }: Setting,
+): Promise<Subject[]> {
+  const found: (Deployment | null)[] = [];
   for (const { names, start } of wanted) {
     const deployment = await cleanup.own(start);
-    found.push({ names, deployment });
-    if (deployment === null) {
-      for (const name of names) console.log(`${TITLES[name]}: not installed`);
-    } else {
-      deployments.push(deployment);
+    found.push(deployment);
+    if (deployment === null) tellMissing(names);
+  }
+  const deployments = found.filter((deployment) => deployment !== null);
+  const shares = await idleSharesOf(deployments);
+  const steps = stepsOf(chosen(deployments, options.only), options);
+  tellDuration(steps.length, { options, starts: deployments.length });
+  for (const { bulk } of deployments) await preload(bulk, options.keys);
+  await measureAll(rows, { options, steps });
+  return wanted.flatMap(({ names }, at) => {
+    const deployment = found[at] ?? null;
+    const idleShare = deployment === null
+      ? null
+      : shares.get(deployment) ?? null;
+    return subjectsOf(names, { deployment, idleShare });
+  });
+}
+
+/** Each system runs alone: nothing of the others disturbs it, but the clock goes on meanwhile. */
+async function runApart(
+  wanted: readonly Wanted[],
+  { options, cleanup, rows }: Setting,
+): Promise<Subject[]> {
+  const { rounds, only, workloads, keys } = options;
+  const subjects = new Map<SystemName, Subject>();
+  for (let round = 0; round < rounds; round++) {
+    for (const { names, start } of rotated(wanted, round)) {
+      await cleanup.within(async (inner) => {
+        const deployment = await inner.own(start);
+        const about = { deployment, idleShare: null };
+        for (const subject of subjectsOf(names, about)) {
+          subjects.set(subject.name, subject);
+        }
+        if (deployment === null) return round === 0 && tellMissing(names);
+        const systems = chosen([deployment], only);
+        const steps = roundOf(systems, { workloads, round });
+        if (round === 0) {
+          console.log(deployment.version);
+          tellDuration(rounds * steps.length, { options, starts: rounds });
+        }
+        await preload(deployment.bulk, keys);
+        await measureAll(rows, { options, steps });
+      });
     }
   }
+  return [...subjects.values()];
+}
+
+function subjectsOf(
+  names: readonly SystemName[],
+  { deployment, idleShare }: {
+    deployment: Deployment | null;
+    idleShare: number | null;
+  },
+): Subject[] {
+  const version = deployment?.version ?? null;
+  return names.map((name) => ({
+    name,
+    title: TITLES[name],
+    version,
+    idleShare,
+  }));
+}
+
+function tellMissing(names: readonly SystemName[]): void {
+  for (const name of names) console.log(`${TITLES[name]}: not installed`);
+}
+
+function tellDuration(
+  steps: number,
+  about: { options: BenchOptions; starts: number },
+): void {
+  const minutes = numberText(durationMs(steps, about) / 60_000);
+  console.log(`${steps} measurements, about ${minutes} min`);
+}
+
+/** What running systems take while nobody asks them for anything. */
+async function idleSharesOf(
+  deployments: readonly Deployment[],
+): Promise<Map<Deployment, number>> {
+  const shares = new Map<Deployment, number>();
   // Alone it disturbs nobody.
-  const shares = deployments.length > 1
-    ? await idleShares(deployments.map(({ pids }) => pids), IDLE_MS)
-    : [];
-  for (const [at, share] of shares.entries()) {
+  if (deployments.length < 2) return shares;
+  const all = await idleShares(deployments.map(({ pids }) => pids), IDLE_MS);
+  for (const [at, deployment] of deployments.entries()) {
+    const share = Number((all[at] ?? NaN).toPrecision(2));
+    if (Number.isNaN(share)) continue;
+    shares.set(deployment, share);
     const percent = numberText(100 * share);
-    const version = deployments[at]?.version ?? "";
-    console.log(`${version}: idle it takes ${percent} % of one core`);
+    console.log(
+      `${deployment.version}: idle it takes ${percent} % of one core`,
+    );
   }
-  const subjects = found.flatMap(({ names, deployment }) => {
-    const share = deployment === null
-      ? NaN
-      : shares[deployments.indexOf(deployment)] ?? NaN;
-    return names.map((name) => ({
-      name,
-      title: TITLES[name],
-      version: deployment?.version ?? null,
-      idleShare: Number.isNaN(share) ? null : Number(share.toPrecision(2)),
-    }));
-  });
-  return { deployments, subjects };
+  return shares;
 }
 
 async function measureAll(
   rows: Rows,
   { options, steps }: {
     options: BenchOptions;
-    steps: ReturnType<typeof stepsOf>;
+    steps: readonly Step[];
   },
 ): Promise<void> {
   const { forMs, keys, rounds } = options;

@@ -16,6 +16,8 @@ export interface BenchOptions {
   readonly forMs: number;
   readonly rounds: number;
   readonly keys: number;
+  /** Only one system runs at a time, started anew in each round. */
+  readonly apart: boolean;
   /** Where results, chart and table go; relative to the checkout. */
   readonly out: string;
 }
@@ -47,6 +49,7 @@ export const BENCH_USAGE = `Usage: deno task bench [-- OPTIONS]
   --keys N           size of the key space (100000)
   --out DIR          where results.json, chart.svg and the table go
                      (bench; .tmp/bench unless everything is measured)
+  --apart            one system runs at a time, started anew in each round
   --quick            one short round on fewer keys, under 90 s`;
 
 export const GROWTH_USAGE = `Usage: deno task bench:growth [-- OPTIONS]
@@ -66,16 +69,13 @@ const KEYS_MAX = 10_000_000;
 
 /** Null if help was asked for. @throws {BadOption} */
 export function benchOptions(args: readonly string[]): BenchOptions | null {
-  const given = parse(args, [
-    "seconds",
-    "rounds",
-    "only",
-    "workloads",
-    "keys",
-    "out",
-  ]);
+  const given = parse(
+    args,
+    ["seconds", "rounds", "only", "workloads", "keys", "out"],
+    ["quick", "apart"],
+  );
   if (given === null) return null;
-  const { quick } = given;
+  const { quick, apart } = given;
   const seconds = numberOf(given, "seconds", SECONDS_MAX);
   const rounds = numberOf(given, "rounds", ROUNDS_MAX);
   const keys = numberOf(given, "keys", KEYS_MAX);
@@ -101,13 +101,14 @@ export function benchOptions(args: readonly string[]): BenchOptions | null {
     forMs: 1000 * (seconds ?? (quick ? 0.3 : 1.25)),
     rounds: Math.ceil(rounds ?? (quick ? 1 : 5)),
     keys: Math.ceil(keys ?? (quick ? 10_000 : 100_000)),
+    apart,
     out: given.out ?? (isPartial ? PARTIAL_OUT : WHOLE_OUT),
   };
 }
 
 /** Null if help was asked for. @throws {BadOption} */
 export function growthOptions(args: readonly string[]): GrowthOptions | null {
-  const given = parse(args, ["sizes", "parts", "seconds", "out"]);
+  const given = parse(args, ["sizes", "parts", "seconds", "out"], []);
   if (given === null) return null;
   const sizes = (given.sizes ?? "10000,100000,1000000").split(",").map(Number)
     .sort((a, b) => a - b);
@@ -132,18 +133,20 @@ export function growthOptions(args: readonly string[]): GrowthOptions | null {
   };
 }
 
-type Given<Name extends string> =
-  & { readonly [N in Name]?: string | undefined }
-  & { readonly quick: boolean };
-
-function parse<Name extends string>(
+function parse<Name extends string, Flag extends string>(
   args: readonly string[],
   names: readonly Name[],
-): Given<Name> | null {
+  flags: readonly Flag[],
+):
+  | (
+    & { readonly [N in Name]?: string | undefined }
+    & { readonly [F in Flag]: boolean }
+  )
+  | null {
   let unknown = "";
   const given = parseArgs([...args], {
     string: [...names],
-    boolean: ["quick", "help"],
+    boolean: [...flags, "help"],
     alias: { help: "h" },
     unknown: (arg) => {
       unknown ||= arg;
@@ -152,7 +155,9 @@ function parse<Name extends string>(
   });
   if (given.help) return null;
   if (unknown !== "") throw new BadOption(`Unknown option: ${unknown}`);
-  return given as unknown as Given<Name>;
+  return given as unknown as
+    & { readonly [N in Name]?: string | undefined }
+    & { readonly [F in Flag]: boolean };
 }
 
 function numberOf<Name extends string>(

@@ -20,9 +20,9 @@ export async function save(
   for (const [name, text] of Object.entries(files)) {
     await Deno.writeTextFile(`${dir}/${name}`, text);
   }
-  const formatted = Object.keys(files).filter((name) => !name.endsWith(".svg"));
+  const paths = Object.keys(files).map((name) => `${dir}/${name}`);
   await new Deno.Command("deno", {
-    args: ["fmt", "--quiet", ...formatted.map((name) => `${dir}/${name}`)],
+    args: ["fmt", "--quiet", ...paths],
     cwd: ROOT,
     stdin: "null",
     stdout: "null",

@@ -19,8 +19,8 @@ export const QUIET_MS = 100;
 /** The longest warm-up before a measurement. */
 const WARM_MS_MAX = 300;
 /** Roughly, for the duration that is announced. */
-const START_MS = 9000;
-const PRELOAD_MS_PER_KEY = 0.2;
+const START_MS = 3000;
+const PRELOAD_MS_PER_KEY = 0.07;
 
 /** One measurement. */
 export interface Step {
@@ -39,26 +39,38 @@ export function stepsOf(
   systems: readonly System[],
   { workloads, rounds }: Pick<BenchOptions, "workloads" | "rounds">,
 ): Step[] {
-  const steps: Step[] = [];
-  for (let round = 0; round < rounds; round++) {
-    const first = round % Math.max(1, systems.length);
-    const turn = [...systems.slice(first), ...systems.slice(0, first)];
-    for (const workload of workloads) {
-      for (const system of turn) {
-        if (workload.can(system)) steps.push({ round, workload, system });
-      }
-    }
-  }
-  return steps;
+  const all = Array.from({ length: rounds }, (_, at) => at);
+  return all.flatMap((round) => roundOf(systems, { workloads, round }));
 }
 
-/** How long a run will take, roughly. */
+/** Those of one round, counted from 0. */
+export function roundOf(
+  systems: readonly System[],
+  { workloads, round }: { workloads: readonly Workload[]; round: number },
+): Step[] {
+  const turn = rotated(systems, round);
+  return workloads.flatMap((workload) =>
+    turn.filter((system) => workload.can(system))
+      .map((system) => ({ round, workload, system }))
+  );
+}
+
+/** The same, begun somewhere else. */
+export function rotated<T>(all: readonly T[], by: number): T[] {
+  const first = all.length === 0 ? 0 : by % all.length;
+  return [...all.slice(first), ...all.slice(0, first)];
+}
+
+/** How long a run will take, roughly; `starts` is how often something is started. */
 export function durationMs(
-  steps: readonly Step[],
-  { forMs, keys }: Pick<BenchOptions, "forMs" | "keys">,
+  steps: number,
+  { options: { forMs, keys }, starts }: {
+    options: Pick<BenchOptions, "forMs" | "keys">;
+    starts: number;
+  },
 ): number {
   const each = warmMsOf(forMs) + forMs + QUIET_MS;
-  return START_MS + PRELOAD_MS_PER_KEY * keys + steps.length * each;
+  return starts * (START_MS + PRELOAD_MS_PER_KEY * keys) + steps * each;
 }
 
 /** The clients of running systems that were asked for. */

@@ -71,6 +71,8 @@ export interface Results {
   readonly seconds: number;
   readonly rounds: number;
   readonly keys: number;
+  /** True if only one system ran at a time. */
+  readonly apart: boolean;
   readonly subjects: readonly Subject[];
   readonly rows: readonly Row[];
   readonly ratios: readonly Ratio[];

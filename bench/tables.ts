@@ -106,7 +106,7 @@ export function conditions(
 }
 
 function head(results: Results): string {
-  const { rounds, seconds, keys, subjects } = results;
+  const { rounds, seconds, keys, apart, subjects } = results;
   const versions = new Set(
     subjects.map(({ version, title }) => version ?? `${title}: not installed`),
   );
@@ -117,7 +117,8 @@ function head(results: Results): string {
   const sentences = [
     conditions(results),
     `${[...versions].join(", ")}.`,
-    `${rounds} rounds of ${seconds} s, ${keys} keys.`,
+    `${rounds} rounds of ${seconds} s, ${keys} keys` +
+    `${apart ? ", one system running at a time" : ""}.`,
   ];
   if (idle.length > 0) {
     const each = [...new Set(idle)].join(", ");

@@ -662,6 +662,7 @@ function resultsOf(rows: Rows): Results {
     seconds: 1,
     rounds: 3,
     keys: 1000,
+    apart: false,
     subjects: SYSTEMS.map((name) => ({
       name,
       title: TITLES[name],
