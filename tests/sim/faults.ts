@@ -272,8 +272,9 @@ export class Faults {
       change.demote = random.sample(voters, 1);
     }
     leader.whenAvailable((group) => {
-      // An operator does not take away from a cluster that has just lost something.
-      if (!this.#host.hasLostDisk) group.configure(change);
+      // An operator does not take away from a cluster that has just lost something, nor, if the
+      // leader slept until then, after it was settled who stays dead.
+      if (!this.#host.hasLostDisk && !this.#isOver) group.configure(change);
     });
     return `add ${change.addLearners} remove ${change.remove} demote ${change.demote}`;
   }
