@@ -6,12 +6,59 @@
  */
 
 import { assert, assertEquals, assertLess } from "@std/assert";
-import type { Change } from "../client.ts";
-import { clusterTest, type TestCluster } from "./cluster.ts";
-import { Counters } from "./counters.ts";
+import type { Change, Client } from "../client.ts";
+import { clusterTest, eventually, type TestCluster } from "./cluster.ts";
 
 /** How long a client may go without an answer, while a majority is well. */
 const GAP_MS_MAX = 8000;
+
+/** Loops that count up, each on a key of its own: a put that is applied twice or not shows. */
+class Counters {
+  readonly #kv: Client;
+  readonly #running: Promise<number>[];
+  #stopping = false;
+  /** Of all loops. */
+  acknowledged = 0;
+
+  constructor(kv: Client, loops: number) {
+    this.#kv = kv;
+    this.#running = Array.from({ length: loops }, (_, at) => this.#loop(at));
+  }
+
+  async #loop(at: number): Promise<number> {
+    let count = 0;
+    while (!this.#stopping) {
+      const { version } = await this.#kv.put(`counter/${at}`, String(count));
+      count++;
+      assertEquals(version, count, `counter/${at}`);
+      this.acknowledged++;
+    }
+    return count;
+  }
+
+  /** Waits until so many more were acknowledged. */
+  async progress(count: number): Promise<void> {
+    const goal = this.acknowledged + count;
+    // A loop that fails ends the wait.
+    const failed = Promise.race(this.#running);
+    const reached = eventually(
+      `${count} more writes`,
+      () => this.acknowledged >= goal,
+    );
+    await Promise.race([reached, failed]);
+  }
+
+  /** Ends the loops and reads back what they counted. */
+  async check(): Promise<void> {
+    this.#stopping = true;
+    const counts = await Promise.all(this.#running);
+    for (const [at, count] of counts.entries()) {
+      const entry = await this.#kv.get(`counter/${at}`);
+      assertEquals(entry?.version, count);
+      assertEquals(entry?.text(), String(count - 1));
+    }
+  }
+}
 
 /** What a person may do to a cluster; resolves when it is done, and undone by what it returns. */
 interface Fault {
@@ -20,6 +67,30 @@ interface Fault {
 }
 
 const FAULTS: readonly Fault[] = [
+  {
+    name: "the leader is killed",
+    async inflict(cluster) {
+      const leader = await cluster.leader();
+      await cluster.kill(leader);
+      return () => cluster.restart(leader);
+    },
+  },
+  {
+    name: "the leader is frozen, and does later what it was told before",
+    async inflict(cluster) {
+      const leader = await cluster.leader();
+      cluster.freeze(leader);
+      return () => cluster.thaw(leader);
+    },
+  },
+  {
+    name: "a follower, from which things are read, is frozen",
+    async inflict(cluster) {
+      const [follower = ""] = await cluster.followers();
+      cluster.freeze(follower);
+      return () => cluster.thaw(follower);
+    },
+  },
   {
     name: "the leader is cut off from the others, not from its clients",
     async inflict(cluster) {
@@ -86,7 +157,7 @@ function assertComplete(changes: readonly Change[]): void {
 }
 
 clusterTest(
-  "client: partitions, a slow node and a restart of all lose, repeat and forget nothing",
+  "client: kills, frozen nodes, partitions, a slow node: nothing is lost, repeated or forgotten",
   { proxied: true },
   async (cluster) => {
     const { connect } = await import("../client.ts");

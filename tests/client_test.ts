@@ -1,6 +1,6 @@
 /**
- * The client against real nodes: what it does, what it refuses, and what it makes of nodes that
- * die, freeze or lose their leader.
+ * The client against real nodes: what it does, what it refuses, and what it says without a
+ * majority. What it bears is in `client_faults_test.ts`.
  *
  * @module
  */
@@ -15,7 +15,6 @@ import {
 import type { Change, Client, Entry } from "../client.ts";
 import { DkvError, type ErrorCode } from "../errors.ts";
 import { clusterTest, type TestCluster } from "./cluster.ts";
-import { Counters } from "./counters.ts";
 
 /** grpc-js reads the environment when it is imported. */
 async function open(
@@ -315,87 +314,6 @@ clusterTest(
 );
 
 // ------------------------------------------------------------------ three nodes
-
-/** The node that a client talks to: it prefers the leader. */
-async function talksTo(cluster: TestCluster, kv: Client): Promise<string> {
-  const { nodeId } = await kv.status();
-  assert(cluster.ids.includes(nodeId));
-  return nodeId;
-}
-
-clusterTest(
-  "client: writes go on after kill -9 of the node it talks to, each applied once",
-  {},
-  async (cluster) => {
-    await using kv = await open(cluster);
-    const counters = new Counters(kv, 32);
-    await counters.progress(500);
-    for (let round = 0; round < 2; round++) {
-      const node = await talksTo(cluster, kv);
-      await cluster.kill(node);
-      await counters.progress(500);
-      assert(await talksTo(cluster, kv) !== node);
-      await cluster.restart(node);
-      await counters.progress(200);
-    }
-    await counters.check();
-    await cluster.agreed();
-  },
-);
-
-clusterTest(
-  "client: a frozen node does not hang it, and what the node does later is not done twice",
-  {},
-  async (cluster) => {
-    await using kv = await open(cluster);
-    const counters = new Counters(kv, 32);
-    await counters.progress(200);
-    const frozen = await talksTo(cluster, kv);
-    cluster.freeze(frozen);
-    const start = performance.now();
-    await counters.progress(200);
-    assertLess(performance.now() - start, 8000);
-    cluster.thaw(frozen);
-    await counters.progress(500);
-    await counters.check();
-    await cluster.agreed();
-  },
-);
-
-clusterTest(
-  "client: a watch outlives its node, without loss or repetition",
-  {},
-  async (cluster) => {
-    await using kv = await open(cluster);
-    await using other = await open(cluster);
-    const watch = kv.watch({ prefix: "counter/" });
-    const from = await watch.started();
-    const taken: Change[] = [];
-    const taking = (async () => {
-      for await (const change of watch) {
-        if (change.key === "counter/end") return;
-        taken.push(change);
-      }
-    })();
-    taking.catch(() => {}); // Heard below.
-    const counters = new Counters(other, 4);
-    await counters.progress(200);
-    for (let round = 0; round < 2; round++) {
-      const node = await talksTo(cluster, kv);
-      await cluster.kill(node);
-      await counters.progress(200);
-      await cluster.restart(node);
-      await counters.progress(50);
-    }
-    await counters.check();
-    await other.put("counter/end", "");
-    await taking;
-    assertEquals(taken.length, counters.acknowledged);
-    for (const [at, { revision }] of taken.entries()) {
-      assertEquals(revision, from + at);
-    }
-  },
-);
 
 clusterTest(
   "client: without a majority writes fail in time, and say what is known",
