@@ -262,5 +262,6 @@ function barText({ workload, system, other, metric }: Bar): string {
 }
 
 function spreadText({ min, median, max }: Spread): string {
+  if (min === max) return numberText(median);
   return `${numberText(median)} (${numberText(min)} to ${numberText(max)})`;
 }
