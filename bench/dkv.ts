@@ -101,19 +101,33 @@ interface PlainWatchResponse {
 /** Plain calls: to the leader, but for reads that any node may answer. */
 export class DkvUnary implements System, Disposable {
   readonly name = "dkv-unary";
-  readonly #leader: Calls;
+  readonly #addresses: readonly string[];
   readonly #all: readonly Calls[];
+  readonly #leaderAddress: () => Promise<string>;
+  #leader: Calls;
   #next = 0;
 
+  /** `leader` looks up the address of the node that leads. */
   constructor(
-    addresses: readonly string[],
-    { leader }: { leader: string },
+    addresses: readonly [string, ...string[]],
+    { leader }: { leader: () => Promise<string> },
   ) {
     const methods = methodsOf("../proto/kvstore.proto");
-    this.#all = addresses.map((address) => new Calls(address, methods));
-    const first = this.#all[addresses.indexOf(leader)];
-    if (first === undefined) throw unexpected(`the leader's address ${leader}`);
-    this.#leader = first;
+    const [first, ...others] = addresses;
+    this.#leader = new Calls(first, methods);
+    this.#all = [
+      this.#leader,
+      ...others.map((address) => new Calls(address, methods)),
+    ];
+    this.#addresses = addresses;
+    this.#leaderAddress = leader;
+  }
+
+  async prepare(): Promise<void> {
+    const address = await this.#leaderAddress();
+    const leader = this.#all[this.#addresses.indexOf(address)];
+    if (leader === undefined) throw unexpected(`"who leads?": ${address}`);
+    this.#leader = leader;
   }
 
   put(key: string, value: Uint8Array): Promise<unknown> {
@@ -200,8 +214,9 @@ export async function startDkv(): Promise<Deployment> {
   const client = stack.use(
     await connect(cluster.addresses, { timeoutMs: TIMEOUT_MS }),
   );
-  const leader = cluster.address(await cluster.leader());
-  const unary = stack.use(new DkvUnary(cluster.addresses, { leader }));
+  const leader = async () => cluster.address(await cluster.leader());
+  const addresses = cluster.addresses as [string, ...string[]];
+  const unary = stack.use(new DkvUnary(addresses, { leader }));
   const { version } = await cluster.call<{ version: string }>(
     await cluster.leader(),
     "Cluster.Status",

@@ -20,6 +20,7 @@ import {
 
 const NODES = 3;
 const START_MS_MAX = 30_000;
+const STATUS_MS_MAX = 2000;
 /** Puts in a transaction. */
 const TRANSACTION_PUTS = 64;
 
@@ -33,41 +34,79 @@ interface EtcdWatchResponse {
   readonly events: readonly { readonly kv: EtcdEntry }[];
 }
 
+/** Connections to all members. */
+class Members {
+  readonly all: readonly Calls[];
+  leader: Calls;
+
+  constructor(all: readonly [Calls, ...Calls[]]) {
+    this.all = all;
+    [this.leader] = all;
+  }
+
+  /** Looks up who leads; every member must know the same. */
+  async findLeader(): Promise<void> {
+    const states = await Promise.all(
+      this.all.map((calls) =>
+        calls.unary<{ header: { member_id: string }; leader: string }>(
+          "Maintenance.Status",
+          {},
+          STATUS_MS_MAX,
+        )
+      ),
+    );
+    const leaders = new Set(states.map(({ leader }) => leader));
+    const leader = this.all[
+      states.findIndex(({ header, leader }) => header.member_id === leader)
+    ];
+    if (leaders.size > 1 || leader === undefined) {
+      throw new DkvError("NO_LEADER", "etcd has no leader");
+    }
+    this.leader = leader;
+  }
+}
+
 /** Plain calls: to the leader, but for reads that any member may answer. */
 export class EtcdUnary implements System {
   readonly name = "etcd";
-  readonly #leader: Calls;
-  readonly #all: readonly Calls[];
+  readonly #members: Members;
   #next = 0;
 
-  constructor(all: readonly Calls[], leader: Calls) {
-    this.#all = all;
-    this.#leader = leader;
+  constructor(members: Members) {
+    this.#members = members;
+  }
+
+  prepare(): Promise<void> {
+    return this.#members.findLeader();
   }
 
   put(key: string, value: Uint8Array): Promise<unknown> {
-    return this.#leader.unary("KV.Put", { key: Buffer.from(key), value });
+    return this.#members.leader.unary("KV.Put", {
+      key: Buffer.from(key),
+      value,
+    });
   }
 
   get(key: string): Promise<unknown> {
-    return this.#leader.unary("KV.Range", { key: Buffer.from(key) });
+    return this.#members.leader.unary("KV.Range", { key: Buffer.from(key) });
   }
 
   getSerializable(key: string): Promise<unknown> {
-    const calls = this.#all[this.#next++ % this.#all.length] ?? this.#leader;
+    const { all, leader } = this.#members;
+    const calls = all[this.#next++ % all.length] ?? leader;
     const request = { key: Buffer.from(key), serializable: true };
     return calls.unary("KV.Range", request);
   }
 
   async update(key: string, value: Uint8Array): Promise<void> {
     const bytes = Buffer.from(key);
-    const found = await this.#leader.unary<{ kvs: EtcdEntry[] }>(
+    const found = await this.#members.leader.unary<{ kvs: EtcdEntry[] }>(
       "KV.Range",
       { key: bytes },
     );
     let modRevision = found.kvs[0]?.mod_revision ?? "0";
     for (;;) {
-      const { succeeded, responses } = await this.#leader.unary<{
+      const { succeeded, responses } = await this.#members.leader.unary<{
         succeeded: boolean;
         responses: { response_range: { kvs: EtcdEntry[] } | null }[];
       }>("KV.Txn", {
@@ -86,7 +125,7 @@ export class EtcdUnary implements System {
   }
 
   async list(prefix: string): Promise<number> {
-    const { kvs } = await this.#leader.unary<{ kvs: EtcdEntry[] }>(
+    const { kvs } = await this.#members.leader.unary<{ kvs: EtcdEntry[] }>(
       "KV.Range",
       { key: Buffer.from(prefix), range_end: prefixEnd(prefix) },
     );
@@ -98,7 +137,7 @@ export class EtcdUnary implements System {
     { count, onChange }: { count: number; onChange: OnChange },
   ): Promise<AsyncDisposable> {
     let created = 0;
-    const stream = this.#leader.duplex<EtcdWatchResponse>(
+    const stream = this.#members.leader.duplex<EtcdWatchResponse>(
       "Watch.Watch",
       (response) => {
         if (response.created) created++;
@@ -134,11 +173,15 @@ interface Waiting {
  */
 export class EtcdTransactions implements System {
   readonly name = "etcd-txn";
-  readonly #leader: Calls;
+  readonly #members: Members;
   #waiting: Waiting[] = [];
 
-  constructor(leader: Calls) {
-    this.#leader = leader;
+  constructor(members: Members) {
+    this.#members = members;
+  }
+
+  prepare(): Promise<void> {
+    return this.#members.findLeader();
   }
 
   put(key: string, value: Uint8Array): Promise<unknown> {
@@ -162,7 +205,7 @@ export class EtcdTransactions implements System {
       request_put: { key: Buffer.from(key), value },
     }));
     try {
-      await this.#leader.unary("KV.Txn", { success });
+      await this.#members.leader.unary("KV.Txn", { success });
       for (const { resolve } of puts) resolve();
     } catch (error) {
       for (const { reject } of puts) reject(error);
@@ -198,15 +241,22 @@ export async function startEtcd(): Promise<Deployment | null> {
     )
   );
   const methods = methodsOf("./etcd.proto");
-  const all = members.map(({ address }) =>
-    stack.use(new Calls(address, methods))
+  const connections = new Members(
+    members.map(({ address }) => stack.use(new Calls(address, methods))) as [
+      Calls,
+      ...Calls[],
+    ],
   );
-  const leader = await leaderOf(all, processes);
-  const transactions = new EtcdTransactions(leader);
+  const [first] = processes;
+  await first?.ready(
+    () => connections.findLeader().then(() => true),
+    START_MS_MAX,
+  );
+  const transactions = new EtcdTransactions(connections);
   const owned = stack.move();
   return {
     version: `etcd ${version}`,
-    systems: [new EtcdUnary(all, leader), transactions],
+    systems: [new EtcdUnary(connections), transactions],
     bulk: transactions,
     pids: processes.map(({ pid }) => pid),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
@@ -231,31 +281,4 @@ function argsOf(
     "--log-outputs=stderr",
     "--log-level=warn",
   ];
-}
-
-/** Waits until every member knows the same leader; returns the connection to it. */
-async function leaderOf(
-  all: readonly Calls[],
-  processes: readonly Process[],
-): Promise<Calls> {
-  let found: Calls | undefined;
-  const [first] = processes;
-  await first?.ready(async () => {
-    const states = await Promise.all(
-      all.map((calls) =>
-        calls.unary<{ header: { member_id: string }; leader: string }>(
-          "Maintenance.Status",
-          {},
-          1000,
-        )
-      ),
-    );
-    const leaders = new Set(states.map(({ leader }) => leader));
-    found = all[
-      states.findIndex(({ header, leader }) => header.member_id === leader)
-    ];
-    return leaders.size === 1 && found !== undefined;
-  }, START_MS_MAX);
-  if (found === undefined) throw new DkvError("NO_LEADER", "etcd: no leader");
-  return found;
 }

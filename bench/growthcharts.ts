@@ -225,7 +225,11 @@ export function growthTables(growth: Growth): Table[] {
 /** What stands in README.md between the marks. */
 export function growthMarkdown(growth: Growth): string {
   const tables = growthTables(growth).map(markdownTable);
-  return [`${conditions(growth)}\n`, ...tables].join("\n").trim();
+  const pictures = Object.entries(growthCharts(growth)).map(([name, svg]) => {
+    const [, title = name] = /<title>(.*?)<\/title>/.exec(svg) ?? [];
+    return `![${title}](${name})\n`;
+  });
+  return [`${conditions(growth)}\n`, ...tables, ...pictures].join("\n").trim();
 }
 
 /** What a terminal shows. */

@@ -40,10 +40,15 @@ import {
 } from "./results.ts";
 import type { Sample } from "./statistics.ts";
 import { numberText } from "./svg.ts";
-import { type Deployment, type SystemName, TITLES } from "./system.ts";
+import {
+  type Deployment,
+  type System,
+  type SystemName,
+  TITLES,
+} from "./system.ts";
 import { markdownOf, plainOf } from "./tables.ts";
 import { idleShares } from "./usage.ts";
-import { preload } from "./workloads.ts";
+import { type Context, preload, type Workload } from "./workloads.ts";
 
 const IDLE_MS = 2000;
 /** The end of a long error says nothing new. */
@@ -238,7 +243,7 @@ async function measureAll(
     await pause(QUIET_MS);
     const seed = round + 1;
     const context = { keys, forMs, warmMs: warmMsOf(forMs), seed, rates };
-    const outcome = await workload.measure(system, context).catch(failureOf);
+    const outcome = await measure(system, { workload, context });
     const { name } = system;
     const { paced } = workload;
     rows.add({ workload: workload.name, system: name, paced, round }, outcome);
@@ -248,10 +253,18 @@ async function measureAll(
 }
 
 /** One system that fails at one thing does not end the run. */
-function failureOf(error: unknown): { error: string } {
-  const text = error instanceof Error ? error.message : String(error);
-  const [line = ""] = text.split("\n");
-  return { error: line.slice(0, ERROR_CHARACTERS_MAX) };
+async function measure(
+  system: System,
+  { workload, context }: { workload: Workload; context: Context },
+): Promise<Sample | { error: string }> {
+  try {
+    await system.prepare?.();
+    return await workload.measure(system, context);
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error);
+    const [line = ""] = text.split("\n");
+    return { error: line.slice(0, ERROR_CHARACTERS_MAX) };
+  }
 }
 
 function outcomeText(

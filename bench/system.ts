@@ -37,6 +37,8 @@ export type OnChange = (key: string) => void;
  */
 export interface System {
   readonly name: SystemName;
+  /** Looks up who leads; asked before each measurement. */
+  prepare?(): Promise<void>;
   /** Acknowledged as this system acknowledges; see README.md. */
   put?(key: string, value: Uint8Array): Promise<unknown>;
   /** Linearizable, but for Redis. */

@@ -70,6 +70,7 @@ export function markdownTable({ title, headings, rows }: Table): string {
 /** What stands in README.md between the marks. */
 export function markdownOf(results: Results): string {
   return [
+    "![Puts, gets and latencies side by side](chart.svg)\n",
     `${head(results)}\n`,
     ...tablesOf(results).map(markdownTable),
     ...failures(results).map((text) => `- ${text}`),
