@@ -240,7 +240,11 @@ export class Cluster {
     this.#learn(machine);
     this.#states.afterTurn(machine);
     for (const watch of this.#watches) watch.afterTurn(machine);
-    checkBounds(machine, this.plan.clients);
+    checkBounds(machine, {
+      nowMs: this.clock.nowMs,
+      clients: this.plan.clients,
+      timeoutMs: this.plan.client.timeoutMs,
+    });
     (machine.group!.core as Replicate).assertInvariants();
     if (this.#turns % CONTENTS_EVERY_TURNS === 0) this.#compare(machine);
   }
