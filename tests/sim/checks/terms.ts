@@ -16,12 +16,15 @@ export class Terms {
   /** A message leaves a machine. */
   sent(message: Message): void {
     if (message.type === "vote" && !message.preVote) this.#rose(message.term);
+    // Who votes alone asks nobody, and may die before its first turn as leader is over.
+    const leads = message.type === "heartbeat" || message.type === "append";
+    if (leads) this.#rose(message.term);
   }
 
   /** After each turn. */
   afterTurn(machine: Machine): void {
     const { role, term } = machine.group!.core;
-    // Who votes alone asks nobody; who died before it could ask has voted for itself.
+    // Who died before it could ask anybody has voted for itself.
     if (role === "candidate" || role === "leader") this.#rose(term);
     const { hardState } = machine.disk.durable;
     if (hardState.vote === machine.member) this.#rose(hardState.term);
