@@ -87,9 +87,9 @@ const EMPTY_HARD_STATE: HardState = { term: 0, vote: null, commit: 0 };
 const CHECKPOINT_BYTES_MIN = 1024 * 1024;
 /** What the last commits before the end of the reserve are kept for: terms and votes. */
 const RESERVE_MARGIN_BYTES = 1024 * 1024;
-
 /** Events that wait in memory to be written down. */
 const EVENTS_HELD_MAX = 256;
+
 /** The rows of `state`, each a small JSON text. */
 const STATE_NAMES = ["hard", "store", "configuration", "start"] as const;
 type StateName = typeof STATE_NAMES[number];

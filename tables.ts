@@ -115,7 +115,7 @@ function reserve(db: DatabaseSync, path: string, reserveBytes: number): number {
   for (const part of [1, 4, 16]) {
     const wanted = reserveBytes / part;
     if (wanted === 0 || spill(db, wanted)) return wanted;
-    if (walFileBytes(path) >= wanted) {
+    if (fileBytes(`${path}-wal`) >= wanted) {
       return Math.min(wanted, indexedBytes(path));
     }
     db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
@@ -147,10 +147,6 @@ function indexedBytes(path: string): number {
   const blocks = Math.floor(fileBytes(`${path}-shm`) / INDEX_BLOCK_BYTES);
   return Math.max(0, blocks * INDEX_BLOCK_FRAMES - INDEX_HEADER_FRAMES) *
     FRAME_BYTES;
-}
-
-function walFileBytes(path: string): number {
-  return fileBytes(`${path}-wal`);
 }
 
 function fileBytes(path: string): number {

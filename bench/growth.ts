@@ -5,9 +5,7 @@
  * @module
  */
 
-import { DkvError } from "../errors.ts";
-import { taskArgs } from "../launch.ts";
-import { type Cleanup, withCleanup } from "./cleanup.ts";
+import type { Cleanup } from "./cleanup.ts";
 import {
   type Growth,
   growthCharts,
@@ -27,7 +25,6 @@ import {
 import { describeMachine } from "./machine.ts";
 import { machineText } from "./results.ts";
 import {
-  BadOption,
   GROWTH_USAGE,
   type GrowthOptions,
   growthOptions,
@@ -36,6 +33,7 @@ import {
 import { save, section } from "./output.ts";
 import { warmMsOf } from "./plan.ts";
 import { numberText } from "./svg.ts";
+import { runTask } from "./task.ts";
 
 /** Roughly, for the duration that is announced. */
 const START_MS = 4000;
@@ -101,23 +99,6 @@ function durationMs({ parts, sizes, forMs }: GrowthOptions): number {
   return parts.reduce((sum, part) => sum + costs[part], 0);
 }
 
-async function main(): Promise<number> {
-  try {
-    const options = growthOptions(taskArgs(Deno.args));
-    if (options === null) {
-      console.log(GROWTH_USAGE);
-      return 0;
-    }
-    return await withCleanup((cleanup) => growth(options, cleanup));
-  } catch (error) {
-    if (error instanceof BadOption) {
-      console.error(`${error.message}\n\n${GROWTH_USAGE}`);
-      return 2;
-    }
-    // What a person can do something about is told in words alone.
-    console.error(error instanceof DkvError ? error.message : error);
-    return 1;
-  }
-}
-
-Deno.exit(await main());
+Deno.exit(
+  await runTask({ usage: GROWTH_USAGE, optionsOf: growthOptions, run: growth }),
+);

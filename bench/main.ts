@@ -5,20 +5,13 @@
  * @module
  */
 
-import { DkvError } from "../errors.ts";
-import { taskArgs } from "../launch.ts";
 import { chartOf } from "./charts.ts";
-import { type Cleanup, withCleanup } from "./cleanup.ts";
+import type { Cleanup } from "./cleanup.ts";
 import { startDkv } from "./dkv.ts";
 import { startEtcd } from "./etcd.ts";
 import { pause } from "./load.ts";
 import { describeMachine } from "./machine.ts";
-import {
-  BadOption,
-  BENCH_USAGE,
-  type BenchOptions,
-  benchOptions,
-} from "./options.ts";
+import { BENCH_USAGE, type BenchOptions, benchOptions } from "./options.ts";
 import {
   chosen,
   durationMs,
@@ -49,6 +42,7 @@ import {
 import { markdownOf, plainOf } from "./tables.ts";
 import { idleShares } from "./usage.ts";
 import { type Context, preload, type Workload } from "./workloads.ts";
+import { runTask } from "./task.ts";
 
 const IDLE_MS = 2000;
 /** The end of a long error says nothing new. */
@@ -277,23 +271,6 @@ function outcomeText(
     : `${numberText(outcome.perSecond)}/s`;
 }
 
-async function main(): Promise<number> {
-  try {
-    const options = benchOptions(taskArgs(Deno.args));
-    if (options === null) {
-      console.log(BENCH_USAGE);
-      return 0;
-    }
-    return await withCleanup((cleanup) => bench(options, cleanup));
-  } catch (error) {
-    if (error instanceof BadOption) {
-      console.error(`${error.message}\n\n${BENCH_USAGE}`);
-      return 2;
-    }
-    // What a person can do something about is told in words alone.
-    console.error(error instanceof DkvError ? error.message : error);
-    return 1;
-  }
-}
-
-Deno.exit(await main());
+Deno.exit(
+  await runTask({ usage: BENCH_USAGE, optionsOf: benchOptions, run: bench }),
+);

@@ -289,14 +289,19 @@ function counts(nodes: readonly FakeNode[]): number[] {
   return nodes.map(({ operations }) => operations.length);
 }
 
-test("reads take turns at the followers, writes go to the leader", async () => {
-  await using stack = new AsyncDisposableStack();
-  const nodes = await startThree(stack);
-  await using kv = await open(...nodes);
+/** Reads until the client knows every follower. */
+async function meetAll(kv: Client, nodes: readonly FakeNode[]): Promise<void> {
   await eventually("a read at each follower", async () => {
     await kv.get("a");
     return counts(nodes).slice(1).every((count) => count > 0);
   });
+}
+
+test("reads take turns at the followers, writes go to the leader", async () => {
+  await using stack = new AsyncDisposableStack();
+  const nodes = await startThree(stack);
+  await using kv = await open(...nodes);
+  await meetAll(kv, nodes);
   for (const node of nodes) node.messages.length = 0;
   for (let at = 0; at < 30; at++) await kv.get("a");
   assertEquals(counts(nodes), [0, 15, 15]);
@@ -312,10 +317,7 @@ test("writes follow the leader that an answer names", async () => {
   await using stack = new AsyncDisposableStack();
   const nodes = await startThree(stack);
   await using kv = await open(...nodes);
-  await eventually("a read at each follower", async () => {
-    await kv.get("a");
-    return counts(nodes).slice(1).every((count) => count > 0);
-  });
+  await meetAll(kv, nodes);
   for (const node of nodes) node.leader = "n3";
   await kv.put("a", "b"); // Its answer names the new one.
   for (const node of nodes) node.messages.length = 0;
