@@ -4,103 +4,37 @@
  *
  * @module
  */
-import { assert, DkvError, unreachable } from "./errors.ts";
-import { type ModifyOperation, readModify, writeModify } from "./modify.ts";
+import { assert, unreachable } from "./errors.ts";
+import { malformed, unknownField } from "./ranges.ts";
+import {
+  type DeleteOperation,
+  type PutOperation,
+  readDelete,
+  readOneString,
+  readPut,
+  readTransact,
+  type TransactRequest,
+  writeDelete,
+  writePut,
+  writeTransact,
+} from "./transaction.ts";
 import { Pen, Reader } from "./wire.ts";
 
-export type { ModifyOperation } from "./modify.ts";
-
-/** A key: one latin1 code unit for each of its bytes, so that string order is byte order. */
-export type Key = string;
-
-/** The keys from `start` up to but not including `end`; null means no upper bound. */
-export interface KeyRange {
-  readonly start: Key;
-  readonly end: Key | null;
-}
-
-/** One stored key and value, as it was after the put of `modRevision`. */
-export interface StoredEntry {
-  readonly key: Key;
-  /** Empty where only keys were asked for. */
-  readonly value: Uint8Array;
-  /** The revision of the put that created the key (since it last did not exist). */
-  readonly createRevision: number;
-  /** The revision of the last put. */
-  readonly modRevision: number;
-  /** How many puts since creation: 1 for a new key. */
-  readonly version: number;
-  /** The lease the key is attached to; 0n means none. */
-  readonly lease: bigint;
-}
-
-/** Stores a value under a key. */
-export interface PutOperation {
-  readonly type: "put";
-  readonly key: Key;
-  readonly value: Uint8Array;
-  /** 0n means none, and detaches. */
-  readonly lease: bigint;
-  readonly returnPrevious: boolean;
-}
-
-/** Deletes every key of a range. */
-export interface DeleteOperation {
-  readonly type: "delete";
-  readonly range: KeyRange;
-  readonly returnPrevious: boolean;
-}
-
-/** Reads one key as the transaction has left it so far. */
-export interface GetOperation {
-  readonly type: "get";
-  readonly key: Key;
-}
-
-/** Reads a range as the transaction has left it so far. */
-export interface ListOperation {
-  readonly type: "list";
-  readonly range: KeyRange;
-  /** At most this many entries; 0 means no limit. */
-  readonly limit: number;
-  readonly keysOnly: boolean;
-  /** From the last key to the first. */
-  readonly reverse: boolean;
-}
-
-/** One step of a transaction. */
-export type Operation =
-  | PutOperation
-  | DeleteOperation
-  | GetOperation
-  | ListOperation
-  | ModifyOperation;
-
-export type CompareTarget =
-  | {
-    readonly type: "version" | "createRevision" | "modRevision";
-    readonly number: number;
-  }
-  | { readonly type: "value"; readonly value: Uint8Array }
-  | { readonly type: "lease"; readonly lease: bigint };
-
-/**
- * A condition on one key. A key that does not exist has version 0, revisions 0, lease 0n and no
- * value: any comparison with its value is false.
- */
-export interface Compare {
-  readonly key: Key;
-  readonly relation: "equal" | "notEqual" | "less" | "greater";
-  readonly target: CompareTarget;
-}
-
-/** Runs `then` if every comparison holds, otherwise `else`, in one revision. */
-export interface TransactRequest {
-  readonly type: "transact";
-  readonly compares: readonly Compare[];
-  readonly then: readonly Operation[];
-  readonly else: readonly Operation[];
-}
+export type {
+  Compare,
+  CompareTarget,
+  DeleteOperation,
+  GetOperation,
+  Key,
+  KeyRange,
+  ListOperation,
+  ModifyOperation,
+  Operation,
+  PutOperation,
+  RangeOperation,
+  StoredEntry,
+  TransactRequest,
+} from "./transaction.ts";
 
 /** What a command asks the store to do. */
 export type Request =
@@ -173,17 +107,15 @@ export function encodeCommand(command: Command): Uint8Array {
 function writeRequest(request: Request): void {
   switch (request.type) {
     case "put":
-      return writePut(6, request);
+      return writePut(pen, 6, request);
     case "delete": {
       const start = pen.open(7);
-      writeDelete(request);
+      writeDelete(pen, request);
       return pen.close(start);
     }
     case "transact": {
       const start = pen.open(8);
-      for (const compare of request.compares) writeCompare(compare);
-      for (const operation of request.then) writeOperation(2, operation);
-      for (const operation of request.else) writeOperation(3, operation);
+      writeTransact(pen, request);
       return pen.close(start);
     }
     case "grant": {
@@ -211,118 +143,6 @@ function writeRequest(request: Request): void {
     default:
       unreachable(request);
   }
-}
-
-/** The commonest of all: its length is computed, so that nothing is moved. */
-function writePut(field: number, put: PutOperation): void {
-  const keyBytes = put.key.length;
-  const valueBytes = put.value.length;
-  pen.head(
-    field,
-    (keyBytes === 0 ? 0 : 1 + varintBytes(keyBytes) + keyBytes) +
-      (valueBytes === 0 ? 0 : 1 + varintBytes(valueBytes) + valueBytes) +
-      (put.lease === 0n ? 0 : 9) + (put.returnPrevious ? 2 : 0),
-  );
-  if (keyBytes !== 0) pen.latin1(1, put.key);
-  if (valueBytes !== 0) pen.bytes(2, put.value);
-  if (put.lease !== 0n) pen.sfixed64(3, put.lease);
-  if (put.returnPrevious) pen.int64(4, 1);
-}
-
-/** How long a length below 2^31 is as a varint. */
-function varintBytes(length: number): number {
-  return length < 1 << 7
-    ? 1
-    : length < 1 << 14
-    ? 2
-    : length < 1 << 21
-    ? 3
-    : length < 1 << 28
-    ? 4
-    : 5;
-}
-
-function writeDelete(operation: DeleteOperation): void {
-  writeRange(1, operation.range);
-  if (operation.returnPrevious) pen.int64(2, 1);
-}
-
-function writeRange(field: number, range: KeyRange): void {
-  const start = pen.open(field);
-  if (range.start !== "") pen.latin1(1, range.start);
-  if (range.end !== null) pen.latin1(2, range.end);
-  pen.close(start);
-}
-
-function writeOperation(field: number, operation: Operation): void {
-  const outer = pen.open(field);
-  switch (operation.type) {
-    case "put":
-      writePut(1, operation);
-      break;
-    case "delete": {
-      const start = pen.open(2);
-      writeDelete(operation);
-      pen.close(start);
-      break;
-    }
-    case "get": {
-      const start = pen.open(3);
-      if (operation.key !== "") pen.latin1(1, operation.key);
-      pen.close(start);
-      break;
-    }
-    case "list": {
-      const start = pen.open(4);
-      writeRange(1, operation.range);
-      if (operation.limit !== 0) pen.int64(2, operation.limit);
-      if (operation.keysOnly) pen.int64(3, 1);
-      if (operation.reverse) pen.int64(4, 1);
-      pen.close(start);
-      break;
-    }
-    case "modify":
-      writeModify(pen, 5, operation);
-      break;
-    default:
-      unreachable(operation);
-  }
-  pen.close(outer);
-}
-
-/** In the order of the enum's numbers. */
-const RELATIONS = ["equal", "notEqual", "less", "greater"] as const;
-
-function writeCompare(compare: Compare): void {
-  const start = pen.open(1);
-  if (compare.key !== "") pen.latin1(1, compare.key);
-  const relation = RELATIONS.indexOf(compare.relation);
-  if (relation !== 0) pen.int64(2, relation);
-  const { target } = compare;
-  switch (target.type) {
-    case "version":
-      pen.int64(3, target.number);
-      break;
-    case "createRevision":
-      pen.int64(4, target.number);
-      break;
-    case "modRevision":
-      pen.int64(5, target.number);
-      break;
-    case "value":
-      pen.bytes(6, target.value);
-      break;
-    case "lease":
-      pen.sfixed64(7, target.lease);
-      break;
-    default:
-      unreachable(target);
-  }
-  pen.close(start);
-}
-
-function malformed(what: string): DkvError {
-  return new DkvError("MALFORMED", `Command is malformed: ${what}`);
 }
 
 /**
@@ -367,14 +187,6 @@ function readCommand(reader: Reader): Command {
   if (request === null) throw malformed("no request");
   const writeId = client === null ? null : { client, sequence, doneBelow };
   return { origin, id, writeId, request };
-}
-
-/**
- * A field that this version does not know is an error, not something to pass over: a replica that
- * left out what another one applies would no longer be the same.
- */
-function unknownField(tag: number): never {
-  throw malformed(`unknown field ${tag >> 3} of wire type ${tag & 7}`);
 }
 
 function readRequest(reader: Reader, tag: number): Request {
@@ -425,165 +237,6 @@ function readRequestBody(reader: Reader, field: number): Request {
     default:
       return unknownField(field << 3 | 2);
   }
-}
-
-/** A message that is a string in field 1. */
-function readOneString(reader: Reader): string {
-  let text = "";
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if (tag === (1 << 3 | 2)) text = reader.latin1();
-    else unknownField(tag);
-  }
-  return text;
-}
-
-const EMPTY_VALUE = new Uint8Array(0);
-
-function readPut(reader: Reader): PutOperation {
-  let key = "";
-  let value = EMPTY_VALUE as Uint8Array;
-  let lease = 0n;
-  let returnPrevious = false;
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    switch (tag) {
-      case 1 << 3 | 2:
-        key = reader.latin1();
-        break;
-      case 2 << 3 | 2:
-        value = reader.bytes();
-        break;
-      case 3 << 3 | 1:
-        lease = reader.sfixed64();
-        break;
-      case 4 << 3:
-        returnPrevious = reader.bool();
-        break;
-      default:
-        unknownField(tag);
-    }
-  }
-  return { type: "put", key, value, lease, returnPrevious };
-}
-
-function readDelete(reader: Reader): DeleteOperation {
-  let range: KeyRange = { start: "", end: "" };
-  let returnPrevious = false;
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if (tag === (1 << 3 | 2)) range = readRange(reader);
-    else if (tag === 2 << 3) returnPrevious = reader.bool();
-    else unknownField(tag);
-  }
-  return { type: "delete", range, returnPrevious };
-}
-
-function readRange(reader: Reader): KeyRange {
-  const outer = reader.enter();
-  let start = "";
-  let end: string | null = null;
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if (tag === (1 << 3 | 2)) start = reader.latin1();
-    else if (tag === (2 << 3 | 2)) end = reader.latin1();
-    else unknownField(tag);
-  }
-  reader.leave(outer);
-  return { start, end };
-}
-
-function readTransact(reader: Reader): TransactRequest {
-  const compares: Compare[] = [];
-  const then: Operation[] = [];
-  const otherwise: Operation[] = [];
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if ((tag & 7) !== 2 || tag >> 3 > 3) unknownField(tag);
-    const outer = reader.enter();
-    if (tag >> 3 === 1) compares.push(readCompare(reader));
-    else if (tag >> 3 === 2) then.push(readOperation(reader));
-    else otherwise.push(readOperation(reader));
-    reader.leave(outer);
-  }
-  return { type: "transact", compares, then, else: otherwise };
-}
-
-function readOperation(reader: Reader): Operation {
-  let operation: Operation | null = null;
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if ((tag & 7) !== 2) unknownField(tag);
-    const outer = reader.enter();
-    switch (tag >> 3) {
-      case 1:
-        operation = readPut(reader);
-        break;
-      case 2:
-        operation = readDelete(reader);
-        break;
-      case 3:
-        operation = { type: "get", key: readOneString(reader) };
-        break;
-      case 4:
-        operation = readList(reader);
-        break;
-      case 5:
-        operation = readModify(reader);
-        break;
-      default:
-        unknownField(tag);
-    }
-    reader.leave(outer);
-  }
-  if (operation === null) throw malformed("empty operation");
-  return operation;
-}
-
-function readList(reader: Reader): ListOperation {
-  let range: KeyRange = { start: "", end: "" };
-  let limit = 0;
-  let keysOnly = false;
-  let reverse = false;
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if (tag === (1 << 3 | 2)) range = readRange(reader);
-    else if (tag === 2 << 3) limit = reader.int64();
-    else if (tag === 3 << 3) keysOnly = reader.bool();
-    else if (tag === 4 << 3) reverse = reader.bool();
-    else unknownField(tag);
-  }
-  return { type: "list", range, limit, keysOnly, reverse };
-}
-
-function readCompare(reader: Reader): Compare {
-  let key = "";
-  let relation = 0;
-  let target: CompareTarget | null = null;
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    switch (tag) {
-      case 1 << 3 | 2:
-        key = reader.latin1();
-        break;
-      case 2 << 3:
-        relation = reader.int64();
-        break;
-      case 3 << 3:
-        target = { type: "version", number: reader.int64() };
-        break;
-      case 4 << 3:
-        target = { type: "createRevision", number: reader.int64() };
-        break;
-      case 5 << 3:
-        target = { type: "modRevision", number: reader.int64() };
-        break;
-      case 6 << 3 | 2:
-        target = { type: "value", value: reader.bytes() };
-        break;
-      case 7 << 3 | 1:
-        target = { type: "lease", lease: reader.sfixed64() };
-        break;
-      default:
-        unknownField(tag);
-    }
-  }
-  const name = RELATIONS[relation];
-  if (name === undefined) throw malformed(`relation ${relation}`);
-  if (target === null) throw malformed("comparison without a target");
-  return { key, relation: name, target };
 }
 
 /**

@@ -25,10 +25,12 @@ export const LIMITS = {
   keyBytesMax: 4 * KIB,
   /** A value, in bytes; as in etcd, the request that carries it is bounded as well (`requestBytesMax`). */
   valueBytesMax: 1 * MIB,
-  /** Comparisons, `then` operations and `else` operations of a transaction, each (as in etcd). */
+  /** Comparisons, `then` operations and `else` operations that any cluster takes, each. */
   transactionOperationsMax: 128,
   /** A response that is not a stream; what would be larger must be asked for with `List`. */
   responseBytesMax: 8 * MIB,
+  /** What is held for one read of a range that is answered as a whole (etcd's `Range`). */
+  rangeBytesMax: 64 * MIB,
   /** Entries in one page of a list. */
   listPageEntries: 1000,
   /** Keys and values in one page of a list; a single larger entry still makes a page. */
@@ -45,8 +47,8 @@ export const LIMITS = {
 
   /** Shorter leases would run out during an election. */
   leaseTtlMsMin: 1000,
-  /** The longest lease. */
-  leaseTtlMsMax: 365 * DAY_MS,
+  /** The longest lease: 285 years, as in etcd. */
+  leaseTtlMsMax: 9_000_000_000_000,
   /** Leases that live at the same time. */
   leasesMax: 100_000,
 
@@ -115,6 +117,8 @@ export interface Settings {
   readonly requestTimeoutMs: number;
   /** One request, as it comes over the wire. */
   readonly requestBytesMax: number;
+  /** Comparisons, `then` operations and `else` operations of a transaction, each (as in etcd). */
+  readonly transactionOperationsMax: number;
   /** Old versions are kept this long… */
   readonly historyMs: number;
   /** …but never those of more revisions than this. */
@@ -136,6 +140,11 @@ export const SETTINGS: {
   electionTicksMin: { default: 10, min: 4, max: 1000 },
   requestTimeoutMs: { default: 5000, min: 100, max: 10 * MINUTE_MS },
   requestBytesMax: { default: 1536 * KIB, min: 1280 * KIB, max: 8 * MIB },
+  transactionOperationsMax: {
+    default: LIMITS.transactionOperationsMax,
+    min: LIMITS.transactionOperationsMax,
+    max: 10_000,
+  },
   historyMs: { default: 1 * HOUR_MS, min: 1000, max: 365 * DAY_MS },
   historyRevisionsMax: { default: 1_000_000, min: 100, max: 1_000_000_000 },
   catchUpEntries: { default: 5000, min: 10, max: 1_000_000 },
@@ -441,6 +450,7 @@ function settingsFrom(choose: (name: keyof Settings) => number): Settings {
     electionTicksMin: choose("electionTicksMin"),
     requestTimeoutMs: choose("requestTimeoutMs"),
     requestBytesMax: choose("requestBytesMax"),
+    transactionOperationsMax: choose("transactionOperationsMax"),
     historyMs: choose("historyMs"),
     historyRevisionsMax: choose("historyRevisionsMax"),
     catchUpEntries: choose("catchUpEntries"),

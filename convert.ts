@@ -21,8 +21,9 @@ import type {
   TransactRequest,
   WriteId,
 } from "./batch.ts";
+import { printable } from "./checks.ts";
 import { LIMITS } from "./config.ts";
-import { DkvError } from "./errors.ts";
+import { AssertionError, DkvError } from "./errors.ts";
 import type { OperationResult, Result } from "./results.ts";
 import { keyAfter } from "./service.ts";
 import type { WatchEvent } from "./store.ts";
@@ -137,10 +138,15 @@ export function toKey(bytes: Buffer | Key): Key {
 
 export function toRange(wire: WireRange | null | undefined): KeyRange {
   if (wire === null || wire === undefined) return { start: "", end: null };
-  return {
-    start: toKey(wire.start),
-    end: wire.end.length === 0 ? null : toKey(wire.end),
-  };
+  const start = toKey(wire.start);
+  const end = wire.end.length === 0 ? null : toKey(wire.end);
+  if (end === null || end > start) return { start, end };
+  throw new DkvError(
+    "RANGE_INVERTED",
+    `The range is empty: it ends at ${
+      printable(end)
+    }, which is not after its start ${printable(start)}`,
+  );
 }
 
 /** The range that a request names: a single key is the range up to its successor. */
@@ -381,6 +387,9 @@ function fromOperationResult(result: OperationResult, revision: number) {
           more: result.more,
         },
       };
+    case "range":
+    case "transact":
+      throw new AssertionError(`No native request asks for a ${result.type}`);
     case "modify":
       return {
         modify: {

@@ -23,6 +23,7 @@ export function unreachable(value: never): never {
 /** The closed union of error codes. Codes are stable: a client may branch on them. */
 export type ErrorCode =
   | "KEY_EMPTY"
+  | "KEY_NOT_FOUND"
   | "KEY_TOO_LARGE"
   | "VALUE_TOO_LARGE"
   | "VALUE_INVALID"
@@ -63,6 +64,7 @@ export type ErrorCode =
  */
 export const ERROR_TABLE = {
   KEY_EMPTY: { grpc: 3, http: 400, noEffect: true },
+  KEY_NOT_FOUND: { grpc: 5, http: 404, noEffect: true },
   KEY_TOO_LARGE: { grpc: 3, http: 400, noEffect: true },
   VALUE_TOO_LARGE: { grpc: 3, http: 413, noEffect: true },
   VALUE_INVALID: { grpc: 9, http: 409, noEffect: true },

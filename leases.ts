@@ -74,6 +74,11 @@ export class Leases {
     return this.#byDeadline.minKey();
   }
 
+  /** All ids, in the order in which the leases run out. */
+  ids(): bigint[] {
+    return this.#byDeadline.keysArray().map(({ lease }) => lease);
+  }
+
   /** The attached keys in their order: a set's own order would not survive a restart. */
   keys(lease: bigint): Key[] {
     return [...this.#byId.get(lease)?.keys ?? []].sort();

@@ -13,6 +13,9 @@
  *   2^63 - 1     add       decimal   1          refused
  *   2^64 - 1     add       uint64le  2          1
  *   ab           append    -         cd         abcd
+ *   ab           keep      -         -          ab
+ *   ab           set       -         cd         cd
+ *   absent       keep, set                      refused
  * ```
  *
  * A decimal number is what a person would write, and only that: no `+`, no `-0`, no zeros in front,
@@ -21,15 +24,19 @@
  *
  * @module
  */
-import { DkvError, type ErrorCode } from "./errors.ts";
+import { DkvError, type ErrorCode, unreachable } from "./errors.ts";
 import type { Pen, Reader } from "./wire.ts";
 
 /** In the order of the enum's numbers. */
-const FUNCTIONS = ["add", "min", "max", "append"] as const;
+const FUNCTIONS = ["add", "min", "max", "append", "keep", "set"] as const;
 /** In the order of the enum's numbers. */
 const ENCODINGS = ["decimal", "uint64le"] as const;
 
-/** What becomes of the present value: the sum, the smaller or the larger number, or both in a row. */
+/**
+ * What becomes of the present value: the sum, the smaller or the larger number, both in a row, the
+ * same again, or the operand. The last two want a present value, as etcd's puts that ignore the
+ * value or the lease do.
+ */
 export type ModifyFunction = typeof FUNCTIONS[number];
 
 /**
@@ -44,9 +51,9 @@ export interface ModifyOperation {
   /** One latin1 code unit for each byte. */
   readonly key: string;
   readonly function: ModifyFunction;
-  /** `append` takes no notice of it: bytes are bytes. */
+  /** Only numbers take notice of it. */
   readonly encoding: ModifyEncoding;
-  /** A number in that encoding; for `append` any bytes. */
+  /** A number in that encoding; for `append` and `set` any bytes, for `keep` none. */
   readonly operand: Uint8Array;
   /** The lease to attach the key to. Null: it keeps the one it has; 0n: it loses it. */
   readonly lease: bigint | null;
@@ -71,7 +78,18 @@ const SHOWN_BYTES = 40;
 /** What is wrong with the operand by itself; null if nothing. */
 export function checkOperand(operation: ModifyOperation): Refusal | null {
   const { encoding, operand } = operation;
-  if (operation.function === "append") return null;
+  switch (operation.function) {
+    case "append":
+    case "keep":
+    case "set":
+      return null;
+    case "add":
+    case "min":
+    case "max":
+      break;
+    default:
+      unreachable(operation.function);
+  }
   if (decode(operand, encoding) !== null) return null;
   return {
     code: "MALFORMED",
@@ -94,6 +112,13 @@ export function modified(
 ): Uint8Array | Refusal {
   if (operation.function === "append") {
     return appended(operation, { present, valueBytesMax });
+  }
+  if (operation.function === "keep" || operation.function === "set") {
+    if (present === null) {
+      const message = `There is no key ${quoted(operation.key)}`;
+      return { code: "KEY_NOT_FOUND", message };
+    }
+    return operation.function === "set" ? operation.operand : present.slice();
   }
   const error = checkOperand(operation);
   if (error !== null) return error;

@@ -34,7 +34,7 @@ import {
   type WireTransact,
 } from "./convert.ts";
 import { DkvError } from "./errors.ts";
-import type { OperationResult } from "./results.ts";
+import { resultBytes } from "./results.ts";
 import {
   type Context,
   type DuplexStream,
@@ -345,21 +345,8 @@ function write(
   return service.transact(toTransact(request as WireTransact), options)
     .then((result) => ({
       result: { id, transact: fromTransact(result) },
-      bytes: OPERATION_OVERHEAD_BYTES + transactBytes(result),
+      bytes: OPERATION_OVERHEAD_BYTES + resultBytes(result),
     }));
-}
-
-function transactBytes(
-  { results }: { readonly results: readonly OperationResult[] },
-): number {
-  let bytes = 0;
-  for (const part of results) {
-    if (part.type === "list") bytes += entryBytes(part.entries);
-    else if (part.type === "delete") bytes += entryBytes(part.previous);
-    else if (part.type === "put") bytes += part.previous?.value.length ?? 0;
-    else bytes += part.entry?.value.length ?? 0;
-  }
-  return bytes;
 }
 
 function entryBytes(

@@ -12,6 +12,7 @@ import {
   isErrorCode,
   unreachable,
 } from "./errors.ts";
+import type { RangeResult } from "./ranges.ts";
 import type { Pen, Reader } from "./wire.ts";
 
 /** The outcome of one operation inside a transaction. */
@@ -41,6 +42,13 @@ export type OperationResult =
     readonly entry: StoredEntry;
     /** The entry that was replaced, if asked for and if there was one. */
     readonly previous: StoredEntry | null;
+  }
+  | RangeResult & { readonly type: "range" }
+  | {
+    /** Of a transaction inside another one. */
+    readonly type: "transact";
+    readonly succeeded: boolean;
+    readonly results: readonly OperationResult[];
   };
 
 /** The outcome of one command. `revision` is its own, or the store's if it changed no key. */
@@ -92,10 +100,7 @@ export function resultBytes(result: Result): number {
     case "delete":
       return sumBytes(result.previous);
     case "transact":
-      return result.results.reduce(
-        (sum, one) => sum + operationResultBytes(one),
-        0,
-      );
+      return sumResults(result.results);
     case "lease":
     case "revoked":
     case "done":
@@ -104,6 +109,10 @@ export function resultBytes(result: Result): number {
     default:
       return unreachable(result);
   }
+}
+
+function sumResults(results: readonly OperationResult[]): number {
+  return results.reduce((sum, one) => sum + operationResultBytes(one), 0);
 }
 
 function operationResultBytes(result: OperationResult): number {
@@ -117,7 +126,10 @@ function operationResultBytes(result: OperationResult): number {
     case "get":
       return itself + (result.entry === null ? 0 : entryBytes(result.entry));
     case "list":
+    case "range":
       return itself + sumBytes(result.entries);
+    case "transact":
+      return itself + sumResults(result.results);
     case "modify":
       return itself + entryBytes(result.entry) +
         (result.previous === null ? 0 : entryBytes(result.previous));
@@ -241,6 +253,24 @@ function writeOperationResult(pen: Pen, result: OperationResult): void {
       if (result.previous !== null) writeEntry(pen, 2, result.previous);
       return pen.close(start);
     }
+    case "range": {
+      const start = pen.open(6);
+      for (const entry of result.entries) writeEntry(pen, 1, entry);
+      pen.int64(2, result.more ? 1 : 0);
+      pen.int64(3, result.count);
+      pen.int64(4, result.revision);
+      return pen.close(start);
+    }
+    case "transact": {
+      const start = pen.open(7);
+      for (const one of result.results) {
+        const inner = pen.open(1);
+        writeOperationResult(pen, one);
+        pen.close(inner);
+      }
+      pen.int64(2, result.succeeded ? 1 : 0);
+      return pen.close(start);
+    }
     default:
       unreachable(result);
   }
@@ -345,29 +375,39 @@ function readOperationResult(reader: Reader): OperationResult {
   const end = reader.enter();
   const field = reader.tag() >> 3;
   const outer = reader.enter();
-  let number = 0;
+  /** By field number. */
+  const numbers = [0, 0, 0, 0, 0];
   const entries: StoredEntry[] = [];
+  const results: OperationResult[] = [];
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if ((tag & 7) === 0) number = reader.int64();
-    else if ((tag & 7) === 2) entries.push(readEntry(reader));
-    else throw corrupt(`field ${tag >> 3} in operation ${field}`);
+    if ((tag & 7) === 0 && tag >> 3 < numbers.length) {
+      numbers[tag >> 3] = reader.int64();
+    } else if ((tag & 7) !== 2) {
+      throw corrupt(`field ${tag >> 3} in operation ${field}`);
+    } else if (field === 7) results.push(readOperationResult(reader));
+    else entries.push(readEntry(reader));
   }
   reader.leave(outer);
   reader.leave(end);
+  const [, first = 0, second = 0, count = 0, revision = 0] = numbers;
   switch (field) {
     case 1:
-      return { type: "put", version: number, previous: entries[0] ?? null };
+      return { type: "put", version: first, previous: entries[0] ?? null };
     case 2:
-      return { type: "delete", deleted: number, previous: entries };
+      return { type: "delete", deleted: first, previous: entries };
     case 3:
       return { type: "get", entry: entries[0] ?? null };
     case 4:
-      return { type: "list", entries, more: number !== 0 };
+      return { type: "list", entries, more: second !== 0 };
     case 5: {
       const [entry, previous = null] = entries;
       if (entry === undefined) throw corrupt("modification without an entry");
       return { type: "modify", entry, previous };
     }
+    case 6:
+      return { type: "range", entries, more: second !== 0, count, revision };
+    case 7:
+      return { type: "transact", succeeded: second !== 0, results };
     default:
       throw corrupt(`operation ${field}`);
   }

@@ -47,7 +47,7 @@ export interface Rows extends EventRows, LeaseRows, SessionRows {}
 export interface StoreState {
   readonly appliedIndex: number;
   readonly appliedTerm: number;
-  /** The revision of the last change; 0 in an empty store. */
+  /** The revision of the last change; 1 in an empty store, as in etcd. */
   readonly revision: number;
   /** The last position given to a row. */
   readonly position: number;
@@ -68,7 +68,7 @@ export interface StoreState {
 export const EMPTY_STATE: StoreState = {
   appliedIndex: 0,
   appliedTerm: 0,
-  revision: 0,
+  revision: 1,
   position: 0,
   compactRevision: 0,
   physicalRevision: 0,

@@ -6,23 +6,34 @@
  */
 
 import type {
-  Compare,
   DeleteOperation,
   Key,
   KeyRange,
-  Operation,
   PutOperation,
+  RangeOperation,
   Request,
   StoredEntry,
   TransactRequest,
   WriteId,
 } from "./batch.ts";
-import { onlyReads, writesTwice } from "./conditions.ts";
+import {
+  checkCount,
+  checkKey,
+  checkLease,
+  checkLeaseOrNone,
+  checkOperation,
+  checkRange,
+  checkRangeOperation,
+  checkRevision,
+  checkTransaction,
+  printable,
+} from "./checks.ts";
+import { onlyReads } from "./conditions.ts";
 import { LIMITS, type Settings } from "./config.ts";
-import { assert, DkvError, unreachable } from "./errors.ts";
+import { assert, DkvError } from "./errors.ts";
 import type { Group } from "./group.ts";
 import { nodeOfMember } from "./identity.ts";
-import { checkOperand } from "./modify.ts";
+import type { RangeResult } from "./ranges.ts";
 import type { Result } from "./results.ts";
 import type { LeaseInfo } from "./store.ts";
 import type { WatchOptions } from "./watch.ts";
@@ -105,9 +116,10 @@ export class Service {
 
   transact(
     request: TransactRequest,
-    options: WriteOptions,
+    options: WriteOptions & { serializable?: boolean },
   ): Promise<ResultOf<"transact">> {
-    checkTransaction(request);
+    const operationsMax = this.#settings.transactionOperationsMax;
+    checkTransaction(request, { operationsMax });
     if (onlyReads(request)) return this.#query(request, options);
     return this.#write(request, { ...options, expect: "transact" });
   }
@@ -216,15 +228,31 @@ export class Service {
   /** A transaction that changes nothing needs no entry of the log, and no write id. */
   async #query(
     request: TransactRequest,
-    options: CallOptions,
+    options: CallOptions & { serializable?: boolean },
   ): Promise<ResultOf<"transact">> {
-    await this.ready({ ...options, serializable: false });
+    await this.ready({ serializable: false, ...options });
     const result = this.#group.store.query(request);
     if (result.type === "error") {
       throw new DkvError(result.code, result.message);
     }
     assert(result.type === "transact", `A query made a ${result.type}`);
     return result;
+  }
+
+  /** Reads a range in any way, as one answer. */
+  async range(
+    operation: RangeOperation,
+    options: CallOptions & { serializable: boolean },
+  ): Promise<RangeResult> {
+    checkRangeOperation(operation);
+    await this.ready(options);
+    const read = this.#group.store.range(operation, LIMITS.rangeBytesMax);
+    if (read !== null) return read;
+    throw new DkvError(
+      "REQUEST_TOO_LARGE",
+      `The range is too large for one answer: more than ${LIMITS.rangeBytesMax} bytes of entries; ` +
+        "read it in pieces",
+    );
   }
 
   /** Pages in key order, all at one revision. */
@@ -268,6 +296,12 @@ export class Service {
       throw new DkvError("LEASE_NOT_FOUND", `Lease ${lease} does not exist`);
     }
     return { ...info, keys: () => this.#group.store.leaseKeys(lease) };
+  }
+
+  /** All leases, the one that runs out next first. */
+  async leases(options: CallOptions): Promise<readonly bigint[]> {
+    await this.ready({ ...options, serializable: false });
+    return this.#group.store.leaseIds();
   }
 
   /** Resolves when this replica's state may be read, by any number of reads that came before. */
@@ -367,153 +401,4 @@ export class Service {
     }
     return timeoutMs;
   }
-}
-
-// ------------------------------------------------------------------ validation
-
-function checkKey(key: Key): void {
-  if (key.length === 0) throw new DkvError("KEY_EMPTY", "The key is empty");
-  if (key.length > LIMITS.keyBytesMax) {
-    throw new DkvError(
-      "KEY_TOO_LARGE",
-      `The key is too large: ${key.length} bytes, at most ${LIMITS.keyBytesMax}`,
-    );
-  }
-}
-
-function checkValue(value: Uint8Array): void {
-  if (value.length > LIMITS.valueBytesMax) {
-    throw new DkvError(
-      "VALUE_TOO_LARGE",
-      `The value is too large: ${value.length} bytes, at most ${LIMITS.valueBytesMax}`,
-    );
-  }
-}
-
-function checkRange({ start, end }: KeyRange): void {
-  for (const bound of [start, end ?? ""]) {
-    // One more than a key: the end that makes a range of the largest key.
-    if (bound.length > LIMITS.keyBytesMax + 1) {
-      throw new DkvError(
-        "KEY_TOO_LARGE",
-        `The bound of the range is too large: ${bound.length} bytes, at most ${LIMITS.keyBytesMax}`,
-      );
-    }
-  }
-  if (end !== null && end <= start) {
-    throw new DkvError(
-      "RANGE_INVERTED",
-      `The range is empty: it ends at ${
-        printable(end)
-      }, which is not after its start ${printable(start)}`,
-    );
-  }
-}
-
-function checkRevision(revision: number): void {
-  if (!Number.isSafeInteger(revision) || revision < 0) {
-    throw new DkvError(
-      "REVISION_INVALID",
-      `A revision is a whole number from 0 to 2^53 - 1, not ${revision}`,
-    );
-  }
-}
-
-function checkCount(name: string, count: number): void {
-  if (!Number.isSafeInteger(count) || count < 0) {
-    throw new DkvError(
-      "MALFORMED",
-      `The ${name} is a whole number from 0, not ${count}`,
-    );
-  }
-}
-
-function checkLease(lease: bigint): void {
-  if (lease <= 0n) {
-    throw new DkvError("LEASE_INVALID", `A lease id is positive, not ${lease}`);
-  }
-}
-
-/** 0n is no lease. */
-function checkLeaseOrNone(lease: bigint): void {
-  if (lease < 0n) {
-    throw new DkvError(
-      "LEASE_INVALID",
-      `A lease id is not negative: ${lease}`,
-    );
-  }
-}
-
-function checkOperation(operation: Operation): void {
-  switch (operation.type) {
-    case "put":
-      checkKey(operation.key);
-      checkValue(operation.value);
-      return checkLeaseOrNone(operation.lease);
-    case "modify": {
-      checkKey(operation.key);
-      checkValue(operation.operand);
-      checkLeaseOrNone(operation.lease ?? 0n);
-      const error = checkOperand(operation);
-      if (error !== null) throw new DkvError(error.code, error.message);
-      return;
-    }
-    case "delete":
-      checkRange(operation.range);
-      return;
-    case "get":
-      return checkKey(operation.key);
-    case "list":
-      checkRange(operation.range);
-      return checkCount("limit", operation.limit);
-    default:
-      unreachable(operation);
-  }
-}
-
-function checkTransaction(request: TransactRequest): void {
-  const { compares, then, else: otherwise } = request;
-  for (
-    const [name, list] of Object.entries({ compares, then, else: otherwise })
-  ) {
-    if (list.length > LIMITS.transactionOperationsMax) {
-      throw new DkvError(
-        "TOO_MANY_OPERATIONS",
-        `Too many operations in \`${name}\`: ${list.length}, at most ` +
-          `${LIMITS.transactionOperationsMax}`,
-      );
-    }
-  }
-  for (const compare of compares) checkCompare(compare);
-  for (const operations of [then, otherwise]) {
-    for (const operation of operations) checkOperation(operation);
-    checkDistinct(operations);
-  }
-}
-
-function checkCompare({ key, target }: Compare): void {
-  checkKey(key);
-  if (target.type === "value") checkValue(target.value);
-}
-
-/** Within one transaction a key may change once: it has one version per revision. */
-function checkDistinct(operations: readonly Operation[]): void {
-  const twice = writesTwice(operations);
-  if (twice !== null) duplicate(twice);
-}
-
-function duplicate(key: Key): never {
-  throw new DkvError(
-    "DUPLICATE_KEY",
-    `The key ${printable(key)} is changed twice in one transaction`,
-  );
-}
-
-/** A key for a message: printable ASCII as it is, the rest escaped, cut when long. */
-function printable(key: Key): string {
-  const shown = key.slice(0, 40).replace(
-    /[^\x20-\x7e]/g,
-    (unit) => `\\x${unit.charCodeAt(0).toString(16).padStart(2, "0")}`,
-  );
-  return `"${shown}"${key.length > 40 ? "…" : ""}`;
 }

@@ -11,25 +11,18 @@ import type {
   DeleteOperation,
   Key,
   KeyRange,
-  ModifyOperation,
   Operation,
   PutOperation,
   Request,
   StoredEntry,
   TransactRequest,
 } from "./batch.ts";
-import { holds, onlyReads, readBy, writesTwice } from "./conditions.ts";
+import { onlyReads } from "./conditions.ts";
 import { Digest } from "./digest.ts";
 import { assert, unreachable } from "./errors.ts";
 import { type LeaseRow, Leases } from "./leases.ts";
-import { modified } from "./modify.ts";
-import {
-  entryBytes,
-  type ErrorResult,
-  type OperationResult,
-  refusal,
-  type Result,
-} from "./results.ts";
+import type { RangeOperation, RangeResult } from "./ranges.ts";
+import { type ErrorResult, refusal, type Result } from "./results.ts";
 import type { Rows, StoreState } from "./rows.ts";
 import {
   type LogPlace,
@@ -38,7 +31,12 @@ import {
   Sessions,
 } from "./sessions.ts";
 import {
-  entryAfter,
+  answerBytes,
+  answerTooLarge,
+  runTransaction,
+  type StepState,
+} from "./steps.ts";
+import {
   type HistoryOptions,
   type HistoryPage,
   type ListOptions,
@@ -118,16 +116,6 @@ const DIGEST_KIND = {
   identify: 5,
 } as const;
 
-/** A modification that is known to succeed. */
-interface PreparedModify {
-  readonly type: "modify";
-  /** Stores the new value. */
-  readonly put: PutOperation;
-}
-
-/** A step of a transaction that is known to succeed. */
-type Step = Exclude<Operation, ModifyOperation> | PreparedModify;
-
 const EMPTY_VALUE: Uint8Array = new Uint8Array(0);
 
 function unknownLease(lease: bigint): ErrorResult {
@@ -140,6 +128,8 @@ export class Store {
   readonly #leases: Leases;
   readonly #sessions: Sessions;
   readonly #digest: Digest;
+  /** What transactions see of this store. */
+  readonly #steps: StepState;
   #appliedIndex: number;
   #appliedTerm: number;
   #timeMs: number;
@@ -164,6 +154,14 @@ export class Store {
     this.#sessions = new Sessions(rows, { limits, digest: this.#digest });
     const attach = (key: Key, lease: bigint) => this.#leases.attach(key, lease);
     this.#versions = new Versions(rows, { state, attach });
+    this.#steps = {
+      versions: this.#versions,
+      responseBytesMax: limits.responseBytesMax,
+      valueBytesMax: limits.valueBytesMax,
+      checkPut: (put) => this.#checkPut(put),
+      put: (put, revision) => this.#doPut(put, revision),
+      delete: (operation, revision) => this.#doDelete(operation, revision),
+    };
     this.#appliedIndex = state.appliedIndex;
     this.#appliedTerm = state.appliedTerm;
     this.#timeMs = state.timeMs;
@@ -269,7 +267,7 @@ export class Store {
       case "delete":
         return this.#delete(request);
       case "transact":
-        return this.#transact(request);
+        return runTransaction(request, this.#steps);
       case "grant":
       case "revoke":
       case "keepAlive":
@@ -321,10 +319,11 @@ export class Store {
   }
 
   #delete(operation: DeleteOperation): Result {
-    const { responseBytesMax } = this.#limits;
-    if (this.#answerBytes(operation, responseBytesMax) > responseBytesMax) {
-      return this.#answerTooLarge();
-    }
+    const bytes = answerBytes(operation, {
+      versions: this.#versions,
+      bytesMax: this.#limits.responseBytesMax,
+    });
+    if (bytes === Infinity) return answerTooLarge(this.#limits);
     const { deleted, previous } = this.#doDelete(
       operation,
       this.#versions.revision + 1,
@@ -337,139 +336,12 @@ export class Store {
     };
   }
 
-  /** Nothing is done before everything is checked. */
-  #transact(request: TransactRequest): Result {
-    const twice = writesTwice(request.then) ?? writesTwice(request.else);
-    if (twice !== null) {
-      return refusal(
-        "DUPLICATE_KEY",
-        `Transaction writes a key twice: ${JSON.stringify(twice)}`,
-      );
-    }
-    const succeeded = request.compares.every((compare) =>
-      holds(compare, {
-        record: this.#versions.find(compare.key),
-        read: (position) => this.#versions.read(position).value,
-      })
-    );
-    const operations = succeeded ? request.then : request.else;
-    const steps = this.#prepare(operations);
-    if ("type" in steps) return steps;
-    const revision = this.#versions.revision + 1;
-    const results = steps.map((step) => this.#doStep(step, revision));
-    return {
-      type: "transact",
-      revision: this.#versions.revision,
-      succeeded,
-      results,
-    };
-  }
-
   #checkPut(put: PutOperation): ErrorResult | null {
     if (put.key === "") return refusal("KEY_EMPTY", "Key is empty");
     if (put.lease !== 0n && !this.#leases.has(put.lease)) {
       return unknownLease(put.lease);
     }
     return null;
-  }
-
-  /**
-   * Checks all operations, and works out new values: judged by the state before them, which for a
-   * modified key is the state in between, because nothing else may write it. The bound on answers
-   * bounds the new values as well, which may be much larger than the command.
-   */
-  #prepare(operations: readonly Operation[]): readonly Step[] | ErrorResult {
-    const { responseBytesMax } = this.#limits;
-    const steps: Step[] = [];
-    let bytes = 0;
-    for (const operation of operations) {
-      const step = operation.type === "modify"
-        ? this.#prepareModify(operation)
-        : operation;
-      if (step.type === "error") return step;
-      const error = step.type === "put" ? this.#checkPut(step) : null;
-      if (error !== null) return error;
-      bytes += this.#answerBytes(operation, responseBytesMax - bytes);
-      if (step.type === "modify") bytes += step.put.value.length;
-      if (bytes > responseBytesMax) return this.#answerTooLarge();
-      steps.push(step);
-    }
-    return steps;
-  }
-
-  #prepareModify(operation: ModifyOperation): PreparedModify | ErrorResult {
-    const { key, returnPrevious } = operation;
-    const record = this.#versions.find(key);
-    const present = record === undefined
-      ? null
-      : this.#versions.read(record.position).value;
-    const value = modified(operation, {
-      present,
-      valueBytesMax: this.#limits.valueBytesMax,
-    });
-    if ("code" in value) return refusal(value.code, value.message);
-    const lease = operation.lease ?? record?.lease ?? 0n;
-    const put = { type: "put", key, value, lease, returnPrevious } as const;
-    return this.#checkPut(put) ?? { type: "modify", put };
-  }
-
-  /**
-   * How many bytes of entries an operation answers with, judged by the state before it; Infinity if
-   * more than `bytesMax`.
-   */
-  #answerBytes(operation: Operation, bytesMax: number): number {
-    const { range, limit, keysOnly } = readBy(operation);
-    if (range === null) return 0;
-    const { entries, more } = this.#versions.list(range, {
-      revision: 0,
-      limit,
-      keysOnly,
-      reverse: operation.type === "list" && operation.reverse,
-      bytesMax,
-    });
-    const all = !more || limit > 0 && entries.length === limit;
-    if (!all) return Infinity;
-    return entries.reduce((sum, entry) => sum + entryBytes(entry), 0);
-  }
-
-  #answerTooLarge(): ErrorResult {
-    return refusal(
-      "REQUEST_TOO_LARGE",
-      `Answer is too large: more than ${this.#limits.responseBytesMax} bytes of entries; ask for ` +
-        "fewer at a time",
-    );
-  }
-
-  #doStep(step: Step, revision: number): OperationResult {
-    switch (step.type) {
-      case "put": {
-        const { event, previous } = this.#doPut(step, revision);
-        return { type: "put", version: event.version, previous };
-      }
-      case "modify": {
-        const { event, previous } = this.#doPut(step.put, revision);
-        return { type: "modify", entry: entryAfter(event), previous };
-      }
-      case "delete": {
-        const { deleted, previous } = this.#doDelete(step, revision);
-        return { type: "delete", deleted, previous };
-      }
-      case "get":
-        return { type: "get", entry: this.#versions.get(step.key, 0) };
-      case "list": {
-        const { limit, keysOnly, reverse } = step;
-        const { entries, more } = this.#versions.list(step.range, {
-          revision: 0,
-          limit,
-          keysOnly,
-          reverse,
-          bytesMax: this.#limits.responseBytesMax,
-        });
-        return { type: "list", entries, more };
-      }
-      default:
-        return unreachable(step);
-    }
   }
 
   #doPut(
@@ -637,12 +509,20 @@ export class Store {
   /** Answers a transaction that only reads, as of now, without an entry of the log. */
   query(request: TransactRequest): Result {
     assert(onlyReads(request), "A query writes nothing");
-    return this.#transact(request);
+    return runTransaction(request, this.#steps);
   }
 
   /** Reads one page of a range; throws as {@linkcode Store.get} does. */
   list(range: KeyRange, options: ListOptions): ListPage {
     return this.#versions.list(range, options);
+  }
+
+  /**
+   * Reads a range in any way; null if what must be held for it is larger than `bytesMax`. Throws as
+   * {@linkcode Store.get} does.
+   */
+  range(operation: RangeOperation, bytesMax: number): RangeResult | null {
+    return this.#versions.range(operation, bytesMax);
   }
 
   /** Counts the keys of a range at a revision; 0 means now. Throws as {@linkcode Store.get} does. */
@@ -667,6 +547,11 @@ export class Store {
     if (row === undefined) return null;
     const remainingMs = Math.max(0, row.deadlineMs - this.#timeMs);
     return { lease, ttlMs: row.ttlMs, remainingMs };
+  }
+
+  /** All leases; the one that runs out next comes first. */
+  leaseIds(): bigint[] {
+    return this.#leases.ids();
   }
 
   /** The keys attached to a lease, in order. */

@@ -8,6 +8,13 @@
 import { assert, DkvError } from "./errors.ts";
 import type { Key, KeyRange, StoredEntry } from "./batch.ts";
 import { KeyIndex, type KeyRecord } from "./keys.ts";
+import {
+  arrange,
+  needsAll,
+  needsValues,
+  type RangeOperation,
+  type RangeResult,
+} from "./ranges.ts";
 import { entryBytes } from "./results.ts";
 import type { EventMeta, EventRow, EventRows, StoreState } from "./rows.ts";
 
@@ -187,6 +194,16 @@ export class Versions {
     return keys;
   }
 
+  /** The records of the keys of a range that exist now, in the order of the keys. */
+  records(range: KeyRange): KeyRecord[] {
+    const records: KeyRecord[] = [];
+    this.#keys.visit(range, (_, record) => {
+      if (record.version > 0) records.push(record);
+      return true;
+    });
+    return records;
+  }
+
   /** Makes a change, as a row and in the index. A key can change once in each revision. */
   change(change: Change): WatchEvent {
     const { type, key, value, revision } = change;
@@ -299,6 +316,39 @@ export class Versions {
     return { entries, more, revision };
   }
 
+  /** Counts and reads a range; null if the entries that it must hold are larger than `bytesMax`. */
+  range(operation: RangeOperation, bytesMax: number): RangeResult | null {
+    const { range, limit, keysOnly, countOnly } = operation;
+    const at = this.#readable(operation.revision);
+    const takes = countOnly
+      ? 0
+      : limit === 0 || needsAll(operation)
+      ? Infinity
+      : limit + 1;
+    const withoutValue = keysOnly && !needsValues(operation);
+    const found: StoredEntry[] = [];
+    let count = 0;
+    let bytes = 0;
+    this.#keys.visit(range, (key, record) => {
+      const position = this.#keys.positionAt(record, at);
+      if (position === 0) return true;
+      count++;
+      if (found.length >= takes) return true;
+      const entry = withoutValue
+        ? this.#entryWithoutValue(key, { record, position })
+        : this.read(position);
+      bytes += entryBytes(entry);
+      found.push(entry);
+      return bytes <= bytesMax;
+    });
+    if (bytes > bytesMax) return null;
+    const { entries, more } = arrange(found, operation);
+    const revision = this.#revision;
+    if (!keysOnly || withoutValue) return { entries, count, more, revision };
+    const bare = entries.map((entry) => ({ ...entry, value: EMPTY_VALUE }));
+    return { entries: bare, count, more, revision };
+  }
+
   #entryWithoutValue(
     key: Key,
     at: { record: KeyRecord; position: number },
@@ -404,11 +454,11 @@ export class Versions {
   }
 
   /**
-   * The position of the first row at or after a revision. Every revision has a row when it is made,
-   * so its position is at least its number.
+   * The position of the first row at or after a revision. Every revision but the first, which is
+   * the empty store's, has a row when it is made, so its position is at least its number less one.
    */
   #positionOf(revision: number): number {
-    let low = Math.max(1, revision);
+    let low = Math.max(1, revision - 1);
     let high = this.#position + 1;
     while (low < high) {
       const middle = Math.floor((low + high) / 2);

@@ -9,7 +9,9 @@ import type {
   Compare,
   KeyRange,
   Operation,
+  RangeOperation,
   Request,
+  TransactRequest,
 } from "../batch.ts";
 
 /** Runs for a property; `SEED=… deno task test` repeats one that failed, whose seed is printed. */
@@ -60,15 +62,73 @@ const deletion = fc.record({
 const modification = fc.record({
   type: fc.constant("modify" as const),
   key: latin1(200),
-  function: fc.constantFrom("add", "min", "max", "append"),
+  function: fc.constantFrom("add", "min", "max", "append", "keep", "set"),
   encoding: fc.constantFrom("decimal", "uint64le"),
   operand: value,
   lease: fc.option(lease),
   returnPrevious: fc.boolean(),
 });
 
+/** Reads of ranges with everything that they can ask for. */
+export function rangeReads(
+  range: fc.Arbitrary<KeyRange>,
+  number: fc.Arbitrary<number>,
+): fc.Arbitrary<RangeOperation> {
+  return fc.record({
+    type: fc.constant("range" as const),
+    range,
+    revision: fc.oneof(fc.constant(0), number),
+    limit: fc.oneof(fc.constant(0), number),
+    sortOrder: fc.constantFrom("none", "ascend", "descend"),
+    sortTarget: fc.constantFrom(
+      "key",
+      "version",
+      "createRevision",
+      "modRevision",
+      "value",
+    ),
+    keysOnly: fc.boolean(),
+    countOnly: fc.boolean(),
+    modRevisionMin: fc.oneof(fc.constant(0), number),
+    modRevisionMax: fc.oneof(fc.constant(0), number),
+    createRevisionMin: fc.oneof(fc.constant(0), number),
+    createRevisionMax: fc.oneof(fc.constant(0), number),
+  });
+}
+
+/** Transactions of these operations, and of transactions of them, three deep. */
+export function transactions(
+  compare: fc.Arbitrary<Compare>,
+  options: {
+    operation: fc.Arbitrary<Operation>;
+    comparesMax: number;
+    operationsMax: number;
+  },
+): fc.Arbitrary<TransactRequest> {
+  const { comparesMax, operationsMax } = options;
+  return fc.letrec<{ transaction: TransactRequest; operation: Operation }>(
+    (tie) => {
+      const branch = fc.array(tie("operation"), { maxLength: operationsMax });
+      return {
+        operation: fc.oneof(
+          { maxDepth: 2, withCrossShrink: true },
+          { weight: 6, arbitrary: options.operation },
+          { weight: 1, arbitrary: tie("transaction") },
+        ),
+        transaction: fc.record({
+          type: fc.constant("transact" as const),
+          compares: fc.array(compare, { maxLength: comparesMax }),
+          then: branch,
+          else: branch,
+        }),
+      };
+    },
+  ).transaction;
+}
+
 const operation: fc.Arbitrary<Operation> = fc.oneof(
   put,
+  rangeReads(range, revision),
   modification,
   deletion,
   fc.record({ type: fc.constant("get" as const), key: latin1(100) }),
@@ -81,9 +141,14 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   }),
 );
 
-const compare: fc.Arbitrary<Compare> = fc.record({
+const condition = {
   key: latin1(20),
-  relation: fc.constantFrom("equal", "notEqual", "less", "greater"),
+  relation: fc.constantFrom<Compare["relation"][]>(
+    "equal",
+    "notEqual",
+    "less",
+    "greater",
+  ),
   target: fc.oneof(
     fc.record({
       type: fc.constantFrom("version", "createRevision", "modRevision"),
@@ -92,17 +157,16 @@ const compare: fc.Arbitrary<Compare> = fc.record({
     fc.record({ type: fc.constant("value" as const), value }),
     fc.record({ type: fc.constant("lease" as const), lease }),
   ),
-});
+};
+const compare: fc.Arbitrary<Compare> = fc.oneof(
+  fc.record(condition),
+  fc.record({ ...condition, end: fc.option(latin1(12)) }),
+);
 
 const request: fc.Arbitrary<Request> = fc.oneof(
   put,
   deletion,
-  fc.record({
-    type: fc.constant("transact" as const),
-    compares: fc.array(compare, { maxLength: 4 }),
-    then: fc.array(operation, { maxLength: 6 }),
-    else: fc.array(operation, { maxLength: 6 }),
-  }),
+  transactions(compare, { operation, comparesMax: 4, operationsMax: 6 }),
   fc.record({ type: fc.constant("grant" as const), lease, ttlMs: revision }),
   fc.record({
     type: fc.constantFrom("revoke" as const, "keepAlive" as const),

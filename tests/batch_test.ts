@@ -146,7 +146,7 @@ Deno.test("batch: bytes that are no command are refused, never read past or misr
     ["a comparison without a target", [0x42, 2, 0x0a, 0]],
     ["an unknown relation", [0x42, 6, 0x0a, 4, 0x10, 9, 0x18, 1]],
     ["an operation of no kind", [0x42, 2, 0x12, 0]],
-    ["an unknown function", [0x42, 6, 0x12, 4, 0x2a, 2, 0x10, 4]],
+    ["an unknown function", [0x42, 6, 0x12, 4, 0x2a, 2, 0x10, 6]],
     ["an unknown encoding", [0x42, 6, 0x12, 4, 0x2a, 2, 0x18, 2]],
     ["an unknown field of a modification", [0x42, 6, 0x12, 4, 0x2a, 2, 56, 2]],
   ];
@@ -243,13 +243,7 @@ function requestMessage(request: Command["request"]): Record<string, unknown> {
     case "delete":
       return operationMessage(request);
     case "transact":
-      return {
-        transact: {
-          compares: request.compares.map(compareMessage),
-          then: request.then.map(operationMessage),
-          else: request.else.map(operationMessage),
-        },
-      };
+      return operationMessage(request);
     case "grant":
       return {
         grant: present({ lease: `${request.lease}`, ttlMs: request.ttlMs }),
@@ -319,18 +313,49 @@ function operationMessage(operation: Operation): Record<string, unknown> {
         },
       };
     }
+    case "range": {
+      const { type: _, range, sortOrder, sortTarget, ...rest } = operation;
+      const order = ORDERS[sortOrder];
+      const target = TARGETS[sortTarget];
+      return {
+        range: {
+          range: rangeMessage(range),
+          ...present({ ...rest, order, target }),
+        },
+      };
+    }
+    case "transact":
+      return {
+        transact: {
+          compares: operation.compares.map(compareMessage),
+          then: operation.then.map(operationMessage),
+          else: operation.else.map(operationMessage),
+        },
+      };
     default:
       return unreachable(operation);
   }
 }
 
-const FUNCTIONS = { add: 0, min: 1, max: 2, append: 3 };
+const FUNCTIONS = { add: 0, min: 1, max: 2, append: 3, keep: 4, set: 5 };
+const ORDERS = { none: 0, ascend: 1, descend: 2 };
+const TARGETS = {
+  key: 0,
+  version: 1,
+  createRevision: 2,
+  modRevision: 3,
+  value: 4,
+};
 const ENCODINGS = { decimal: 0, uint64le: 1 };
 const RELATIONS = { equal: 0, notEqual: 1, less: 2, greater: 3 };
 
 function compareMessage(compare: Compare): Record<string, unknown> {
   const { key, relation, target } = compare;
-  const common = present({ key: bytes(key), relation: RELATIONS[relation] });
+  const common = {
+    ...present({ key: bytes(key), relation: RELATIONS[relation] }),
+    ...(typeof compare.end === "string" ? { end: bytes(compare.end) } : {}),
+    ...(compare.end === null ? { endless: true } : {}),
+  };
   switch (target.type) {
     case "value":
       return { ...common, value: target.value };

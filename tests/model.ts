@@ -9,11 +9,15 @@ import type {
   KeyRange,
   ModifyOperation,
   Operation,
+  PutOperation,
+  RangeOperation,
   Request,
   StoredEntry,
+  TransactRequest,
 } from "../batch.ts";
 import { LIMITS } from "../config.ts";
 import { unreachable } from "../errors.ts";
+import type { RangeResult } from "../ranges.ts";
 import type { ListOptions, OperationResult, Result } from "../store.ts";
 
 export interface ModelEvent {
@@ -37,16 +41,17 @@ class Refusal {
 }
 
 export class Model {
-  /** Index is the revision. */
-  readonly revisions: Keys[] = [new Map()];
+  /** Index is the revision; an empty store is at 1. */
+  readonly revisions: Keys[];
   readonly events: ModelEvent[] = [];
   readonly leases = new Map<bigint, { ttlMs: number; deadlineMs: number }>();
   readonly #valueBytesMax: number;
   compactRevision = 0;
   timeMs = 0;
 
-  constructor(valueBytesMax: number = LIMITS.valueBytesMax) {
+  constructor({ valueBytesMax = LIMITS.valueBytesMax, revision = 1 } = {}) {
     this.#valueBytesMax = valueBytesMax;
+    this.revisions = new Array<Keys>(revision + 1).fill(new Map());
   }
 
   get revision(): number {
@@ -105,17 +110,9 @@ export class Model {
         return { ...results[0]!, revision: this.revision } as Result;
       }
       case "transact": {
-        if (twice(request.then) || twice(request.else)) {
-          throw new Refusal("DUPLICATE_KEY");
-        }
-        const succeeded = request.compares.every((one) => this.#holds(one));
-        const { results } = this.#run(succeeded ? request.then : request.else);
-        return {
-          type: "transact",
-          revision: this.revision,
-          succeeded,
-          results,
-        };
+        if (runsOf(request).some(twice)) throw new Refusal("DUPLICATE_KEY");
+        const { results: [result] } = this.#run([request]);
+        return { ...result!, revision: this.revision } as Result;
       }
       case "grant": {
         const { lease, ttlMs } = request;
@@ -159,35 +156,11 @@ export class Model {
     const revision = this.revision + 1;
     const keys = new Map(this.now);
     const events: ModelEvent[] = [];
-    const results = operations.map((operation): OperationResult => {
+    const run = (operation: Operation): OperationResult => {
       switch (operation.type) {
         case "put":
-        case "modify": {
-          const { key } = operation;
-          const previous = keys.get(key) ?? null;
-          const value = operation.type === "put"
-            ? operation.value
-            : this.#modified(operation, previous?.value);
-          const lease = operation.lease ?? previous?.lease ?? 0n;
-          if (lease !== 0n && !this.leases.has(lease)) {
-            throw new Refusal("LEASE_NOT_FOUND");
-          }
-          if (key === "") throw new Refusal("KEY_EMPTY");
-          const entry = {
-            key,
-            value,
-            lease,
-            createRevision: previous?.createRevision ?? revision,
-            modRevision: revision,
-            version: (previous?.version ?? 0) + 1,
-          };
-          keys.set(key, entry);
-          events.push({ type: "put", revision, key, entry, previous });
-          const shown = operation.returnPrevious ? previous : null;
-          return operation.type === "put"
-            ? { type: "put", version: entry.version, previous: shown }
-            : { type: "modify", entry, previous: shown };
-        }
+        case "modify":
+          return this.#write(operation, { revision, keys, events });
         case "delete": {
           const gone = inRange(keys, operation.range);
           for (const previous of gone) {
@@ -210,19 +183,76 @@ export class Model {
           return { type: "get", entry: keys.get(operation.key) ?? null };
         case "list": {
           const inside = new Model();
-          inside.revisions[0] = keys;
+          inside.revisions.push(keys);
           const options = { ...operation, revision: 0, bytesMax: Infinity };
           return { type: "list", ...inside.list(operation.range, options) };
+        }
+        case "range": {
+          const past = operation.revision === 0
+            ? keys
+            : this.#readable(operation.revision);
+          const changed = events.length > 0 ? 1 : 0;
+          const result = readRange(past, operation);
+          return { ...result, revision: this.revision + changed };
+        }
+        case "transact": {
+          // `now` is what was there before all of this.
+          const succeeded = operation.compares.every((one) => this.#holds(one));
+          const branch = succeeded ? operation.then : operation.else;
+          return { type: "transact", succeeded, results: branch.map(run) };
         }
         default:
           return unreachable(operation);
       }
-    });
+    };
+    const results = operations.map(run);
     if (events.length > 0) {
       this.revisions.push(keys);
       this.events.push(...events);
     }
     return { results };
+  }
+
+  #write(
+    operation: PutOperation | ModifyOperation,
+    { revision, keys, events }: {
+      revision: number;
+      keys: Map<string, StoredEntry>;
+      events: ModelEvent[];
+    },
+  ): OperationResult {
+    const { key } = operation;
+    const previous = keys.get(key) ?? null;
+    const value = operation.type === "put"
+      ? operation.value
+      : this.#modified(operation, previous?.value);
+    const lease = operation.lease ?? previous?.lease ?? 0n;
+    if (lease !== 0n && !this.leases.has(lease)) {
+      throw new Refusal("LEASE_NOT_FOUND");
+    }
+    if (key === "") throw new Refusal("KEY_EMPTY");
+    const entry = {
+      key,
+      value,
+      lease,
+      createRevision: previous?.createRevision ?? revision,
+      modRevision: revision,
+      version: (previous?.version ?? 0) + 1,
+    };
+    keys.set(key, entry);
+    events.push({ type: "put", revision, key, entry, previous });
+    const shown = operation.returnPrevious ? previous : null;
+    return operation.type === "put"
+      ? { type: "put", version: entry.version, previous: shown }
+      : { type: "modify", entry, previous: shown };
+  }
+
+  #readable(revision: number): Keys {
+    if (revision > this.revision) throw new Refusal("REVISION_FUTURE");
+    if (revision < this.compactRevision) {
+      throw new Refusal("REVISION_COMPACTED");
+    }
+    return this.at(revision);
   }
 
   #modified(operation: ModifyOperation, present?: Uint8Array): Uint8Array {
@@ -233,6 +263,10 @@ export class Model {
         throw new Refusal("VALUE_TOO_LARGE");
       }
       return Uint8Array.from(joined);
+    }
+    if (operation.function === "keep" || operation.function === "set") {
+      if (present === undefined) throw new Refusal("KEY_NOT_FOUND");
+      return operation.function === "keep" ? present : operand;
     }
     const by = numberOf(operand, encoding);
     if (by === null) throw new Refusal("MALFORMED");
@@ -263,27 +297,36 @@ export class Model {
   }
 
   #holds(compare: Compare): boolean {
-    const entry = this.now.get(compare.key);
-    const { target } = compare;
-    let order: number;
-    if (target.type === "value") {
-      if (entry === undefined) return false;
-      const [a, b] = [entry.value, target.value].map((bytes) =>
-        String.fromCharCode(...bytes)
-      );
-      order = a! < b! ? -1 : a! > b! ? 1 : 0;
-    } else if (target.type === "lease") {
-      order = Number((entry?.lease ?? 0n) - target.lease);
-    } else {
-      order = (entry?.[target.type] ?? 0) - target.number;
-    }
-    return {
-      equal: order === 0,
-      notEqual: order !== 0,
-      less: order < 0,
-      greater: order > 0,
-    }[compare.relation];
+    const { key: start, end } = compare;
+    const entries = end === undefined
+      ? [this.now.get(start)]
+      : inRange(this.now, { start, end });
+    return entries.length === 0
+      ? holdsFor(compare, undefined)
+      : entries.every((entry) => holdsFor(compare, entry));
   }
+}
+
+function holdsFor(compare: Compare, entry: StoredEntry | undefined): boolean {
+  const { target } = compare;
+  let order: number;
+  if (target.type === "value") {
+    if (entry === undefined) return false;
+    const [a, b] = [entry.value, target.value].map((bytes) =>
+      String.fromCharCode(...bytes)
+    );
+    order = a! < b! ? -1 : a! > b! ? 1 : 0;
+  } else if (target.type === "lease") {
+    order = Number((entry?.lease ?? 0n) - target.lease);
+  } else {
+    order = (entry?.[target.type] ?? 0) - target.number;
+  }
+  return {
+    equal: order === 0,
+    notEqual: order !== 0,
+    less: order < 0,
+    greater: order > 0,
+  }[compare.relation];
 }
 
 /** A decimal number is a text that prints as itself; 8 bytes are digits to base 256, the last first. */
@@ -327,6 +370,57 @@ function inRange(keys: Keys, range: KeyRange): StoredEntry[] {
       key >= range.start && (range.end === null || key < range.end)
     )
     .sort((a, b) => a.key < b.key ? -1 : 1);
+}
+
+/** Every way in which a transaction can go, nested ones included: all its writes in a row. */
+function runsOf(request: TransactRequest): Operation[][] {
+  return [request.then, request.else].flatMap((branch) =>
+    branch.reduce<Operation[][]>((runs, operation) => {
+      const next = operation.type === "transact"
+        ? runsOf(operation)
+        : [[operation]];
+      return runs.flatMap((run) => next.map((more) => [...run, ...more]));
+    }, [[]])
+  );
+}
+
+/** As the rules of etcd's `Range` say, one after the other. */
+function readRange(
+  keys: Keys,
+  operation: RangeOperation,
+): Omit<RangeResult, "revision"> & { type: "range" } {
+  const { range, limit, sortOrder, sortTarget, keysOnly } = operation;
+  let entries = inRange(keys, range);
+  const count = entries.length;
+  if (operation.countOnly) {
+    return { type: "range", entries: [], count, more: false };
+  }
+  const isWhole = sortOrder !== "none" || operation.modRevisionMin > 0 ||
+    operation.modRevisionMax > 0 || operation.createRevisionMin > 0 ||
+    operation.createRevisionMax > 0;
+  if (!isWhole && limit > 0) entries = entries.slice(0, limit + 1);
+  for (const name of ["modRevision", "createRevision"] as const) {
+    const [min, max] = [operation[`${name}Min`], operation[`${name}Max`]];
+    entries = entries.filter((entry) =>
+      entry[name] >= min && (max === 0 || entry[name] <= max)
+    );
+  }
+  const rank = (entry: StoredEntry) =>
+    sortTarget === "value" || sortTarget === "key"
+      ? String.fromCharCode(...entry.value)
+      : entry[sortTarget];
+  const sign = sortOrder === "descend" ? -1 : 1;
+  if (sortTarget !== "key") {
+    entries.sort((a, b) =>
+      sign * (rank(a) < rank(b) ? -1 : rank(a) > rank(b) ? 1 : 0)
+    );
+  } else if (sortOrder === "descend") entries.reverse();
+  const more = limit > 0 && entries.length > limit;
+  if (more) entries = entries.slice(0, limit);
+  if (keysOnly) {
+    entries = entries.map((one) => ({ ...one, value: new Uint8Array(0) }));
+  }
+  return { type: "range", entries, count, more };
 }
 
 function twice(operations: readonly Operation[]): boolean {

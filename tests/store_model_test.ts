@@ -15,7 +15,7 @@ import type {
 } from "../batch.ts";
 import { DkvError } from "../errors.ts";
 import { EMPTY_STATE, type Result, Store } from "../store.ts";
-import { runs } from "./arbitrary.ts";
+import { rangeReads, runs, transactions } from "./arbitrary.ts";
 import { FakeRows, TEST_LIMITS } from "./fake_rows.ts";
 import { Model, type ModelEvent } from "./model.ts";
 
@@ -57,7 +57,15 @@ const deletion = fc.record({
 const modification = fc.record({
   type: fc.constant("modify" as const),
   key,
-  function: fc.constantFrom("add", "add", "min", "max", "append"),
+  function: fc.constantFrom(
+    "add",
+    "add",
+    "min",
+    "max",
+    "append",
+    "keep",
+    "set",
+  ),
   encoding: fc.constantFrom("decimal", "decimal", "uint64le"),
   operand: value,
   lease: fc.option(lease),
@@ -67,6 +75,7 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   put,
   { weight: 2, arbitrary: modification },
   deletion,
+  rangeReads(range, fc.nat(8)),
   fc.record({ type: fc.constant("get" as const), key }),
   fc.record({
     type: fc.constant("list" as const),
@@ -76,9 +85,14 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
     reverse: fc.boolean(),
   }),
 );
-const compare: fc.Arbitrary<Compare> = fc.record({
+const condition = {
   key,
-  relation: fc.constantFrom("equal", "notEqual", "less", "greater"),
+  relation: fc.constantFrom<Compare["relation"][]>(
+    "equal",
+    "notEqual",
+    "less",
+    "greater",
+  ),
   target: fc.oneof(
     fc.record({
       type: fc.constantFrom("version", "createRevision", "modRevision"),
@@ -87,8 +101,11 @@ const compare: fc.Arbitrary<Compare> = fc.record({
     fc.record({ type: fc.constant("value" as const), value }),
     fc.record({ type: fc.constant("lease" as const), lease }),
   ),
-});
-const operations = fc.array(operation, { maxLength: 4 });
+};
+const compare: fc.Arbitrary<Compare> = fc.oneof(
+  fc.record(condition),
+  fc.record({ ...condition, end: fc.option(bound) }),
+);
 const someLease = fc.constantFrom(1n, 2n, 2n ** 62n);
 const request: fc.Arbitrary<Request> = fc.oneof(
   { weight: 5, arbitrary: put },
@@ -104,11 +121,10 @@ const request: fc.Arbitrary<Request> = fc.oneof(
   },
   {
     weight: 3,
-    arbitrary: fc.record({
-      type: fc.constant("transact" as const),
-      compares: fc.array(compare, { maxLength: 2 }),
-      then: operations,
-      else: operations,
+    arbitrary: transactions(compare, {
+      operation,
+      comparesMax: 2,
+      operationsMax: 4,
     }),
   },
   fc.record({
@@ -162,7 +178,7 @@ const LIMITS = { ...TEST_LIMITS, valueBytesMax: 24 };
 
 /** A store and its twin, which gets the same log but is never reloaded and never removes rows. */
 class Pair {
-  readonly model = new Model(LIMITS.valueBytesMax);
+  readonly model = new Model(LIMITS);
   readonly rows = new FakeRows();
   store = Store.load(this.rows, EMPTY_STATE, LIMITS);
   readonly twin = Store.load(new FakeRows(), EMPTY_STATE, LIMITS);

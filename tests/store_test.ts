@@ -25,7 +25,7 @@ import {
   Store,
   type StoreLimits,
 } from "../store.ts";
-import { FakeRows, TEST_LIMITS } from "./fake_rows.ts";
+import { emptyStore, FakeRows, TEST_LIMITS } from "./fake_rows.ts";
 
 const ALL: KeyRange = { start: "", end: null };
 const LIST = {
@@ -79,6 +79,9 @@ function transact(...then: Operation[]): Request {
   return { type: "transact", compares: [], then, else: [] };
 }
 
+/** Revisions count from 1 here, which is easier to follow: as in a store that was written before 0.2. */
+const START = { ...EMPTY_STATE, revision: 0 };
+
 /** A store with its rows, fed one entry at a time. */
 class Fed {
   readonly rows = new FakeRows();
@@ -88,7 +91,7 @@ class Fed {
 
   constructor(limits: Partial<StoreLimits> = {}) {
     this.limits = { ...TEST_LIMITS, ...limits };
-    this.store = Store.load(this.rows, EMPTY_STATE, this.limits);
+    this.store = Store.load(this.rows, START, this.limits);
   }
 
   apply(...commands: (Request | [WriteId, Request])[]): Applied {
@@ -169,6 +172,41 @@ Deno.test("store: revisions start at 1, one for each change; a delete of nothing
     previous: null,
   });
   assertEquals(fed.store.get("a", 0)!.createRevision, 4);
+});
+
+Deno.test("store: an empty one is at revision 1, as in etcd", () => {
+  const { store } = emptyStore();
+  assertEquals(store.revision, 1);
+  const events = [put("a"), put("b")].flatMap((request, at) => {
+    const command = { origin: 1, id: at, writeId: null, request };
+    const batch = { timeMs: 0, commands: [command] };
+    return store.apply({ index: at + 1, term: 1, batch }).events;
+  });
+  assertEquals(events.map(({ modRevision }) => modRevision), [2, 3]);
+  assertEquals(
+    store.list({ start: "", end: null }, {
+      revision: 1,
+      limit: 0,
+      keysOnly: false,
+      reverse: false,
+      bytesMax: Infinity,
+    }).entries,
+    [],
+  );
+  for (const [fromRevision, found] of [[1, 2], [2, 2], [3, 1]] as const) {
+    const page = store.history({
+      fromRevision,
+      fromPosition: 0,
+      range: { start: "", end: null },
+      withPrevious: false,
+      noPuts: false,
+      noDeletes: false,
+      eventsMax: 10,
+      bytesMax: Infinity,
+      rowsMax: 10,
+    });
+    assertEquals(page.events.length, found, `from ${fromRevision}`);
+  }
 });
 
 Deno.test("store: reads at a negative, future or compacted revision are refused, each with its code", () => {

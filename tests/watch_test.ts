@@ -85,11 +85,14 @@ class Consumer {
   }
 }
 
+/** Revisions count from 1 here, which is easier to follow: as in a store that was written before 0.2. */
+const START = { ...EMPTY_STATE, revision: 0 };
+
 /** A store with watchers, fed entry by entry. */
 class Fed {
   readonly rows = new FakeRows();
-  readonly model = new Model();
-  store = Store.load(this.rows, EMPTY_STATE, TEST_LIMITS);
+  readonly model = new Model(START);
+  store = Store.load(this.rows, START, TEST_LIMITS);
   readonly watchers: Watchers;
 
   constructor(watchSliceBytes = 1 << 20, watchersMax = 100) {
