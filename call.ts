@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { setImmediate } from "node:timers";
 import type { Settings } from "./config.ts";
@@ -15,7 +16,7 @@ import {
   ERROR_TABLE,
   type ErrorCode,
 } from "./errors.ts";
-import type { Service } from "./service.ts";
+import type { CallOptions, Service } from "./service.ts";
 
 // deno-lint-ignore no-explicit-any -- the untyped edge: what proto-loader makes of a message
 export type Wire = any;
@@ -45,11 +46,47 @@ export interface WireHeader {
   readonly leader: string;
 }
 
-/** What every handler is given. */
-export interface Context extends GrpcOptions {
-  header(): WireHeader;
+/** What a handler of any API is given. */
+export interface UnaryContext {
+  /** The header of a response made now. */
+  header(): object;
   /** Converts anything thrown into an error for the caller. */
+  toStatus(error: unknown): grpc.ServiceError;
+}
+
+/** What the handlers of `proto/kvstore.proto` are given. */
+export interface Context extends GrpcOptions, UnaryContext {
+  header(): WireHeader;
+  /** As `toStatus`, for those who tell errors inside a stream. */
   toError(error: unknown): DkvError;
+}
+
+/** Serves a call of one request and one response; the header is added unless the handler made one. */
+export type Handler<Request, Given extends UnaryContext> = (
+  wire: Request,
+  context: Given,
+  options: CallOptions,
+) => Promise<Record<string, unknown>>;
+
+/** A handler as grpc-js calls it. */
+export function unary<Request, Given extends UnaryContext>(
+  context: Given,
+  handler: Handler<Request, Given>,
+) {
+  return async (
+    call: grpc.ServerUnaryCall<Request | Unreadable, unknown>,
+    callback: grpc.sendUnaryData<unknown>,
+  ): Promise<void> => {
+    try {
+      if (call.request instanceof Unreadable) throw call.request.error;
+      const response = await handler(call.request, context, {
+        timeoutMs: timeoutOf(call),
+      });
+      callback(null, { header: context.header(), ...response });
+    } catch (error) {
+      callback(context.toStatus(error));
+    }
+  };
 }
 
 /** What a read says about the state that it wants to see. */
@@ -119,6 +156,33 @@ export class Unreadable {
   constructor(error: DkvError) {
     this.error = error;
   }
+}
+
+/** The same service, but a bad request becomes an error with a code instead of a bare INTERNAL. */
+export function checkedDefinition(
+  definition: grpc.ServiceDefinition,
+  bytesMaxOf: (method: string) => number,
+): grpc.ServiceDefinition {
+  const methods = Object.entries(definition).map(([name, method]) => {
+    const bytesMax = bytesMaxOf(name);
+    const requestDeserialize = (bytes: Buffer) => {
+      if (bytes.length > bytesMax) {
+        const text =
+          `The request is too large: ${bytes.length} bytes, at most ${bytesMax}`;
+        return new Unreadable(new DkvError("REQUEST_TOO_LARGE", text));
+      }
+      try {
+        return method.requestDeserialize(bytes);
+      } catch (cause) {
+        const text = `The request is not a ${name} message: ${
+          (cause as Error).message
+        }`;
+        return new Unreadable(new DkvError("MALFORMED", text, { cause }));
+      }
+    };
+    return [name, { ...method, requestDeserialize }];
+  });
+  return Object.fromEntries(methods);
 }
 
 /** The client's deadline, a little early; null if it has none. */

@@ -5,7 +5,6 @@
  * @module
  */
 
-import type { Buffer } from "node:buffer";
 import type * as grpc from "@grpc/grpc-js";
 import { setImmediate } from "node:timers";
 import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
@@ -35,6 +34,7 @@ import {
 } from "./convert.ts";
 import { DkvError } from "./errors.ts";
 import {
+  checkedDefinition,
   type Context,
   type DuplexStream,
   fromError,
@@ -46,6 +46,7 @@ import {
   toError,
   toReadOptions,
   toStatus,
+  unary,
   Unreadable,
   type Wire,
 } from "./call.ts";
@@ -78,21 +79,31 @@ export class GrpcAdapter {
         leader: options.service.leader,
       }),
       toError: (error) => toError(error, options),
+      toStatus: (error) => toStatus(toError(error, options)),
     };
   }
 
-  addTo(server: grpc.Server): void {
+  /** `reflectAlso`: what others have added to this server. */
+  addTo(
+    server: grpc.Server,
+    { reflectAlso }: { reflectAlso: PackageDefinition },
+  ): void {
     const requestBytesMax = this.#context.settings.requestBytesMax;
     for (const [name, handlers] of Object.entries(this.#handlers())) {
       const definition = this
         .#definition[`kvstore.v1.${name}`] as grpc.ServiceDefinition;
-      server.addService(
-        checkedDefinition(definition, requestBytesMax),
-        handlers,
+      const checked = checkedDefinition(
+        pipelinedDefinition(definition),
+        (method) =>
+          method === "Pipeline"
+            ? LIMITS.pipelineInFlightBytesMax
+            : requestBytesMax,
       );
+      server.addService(checked, handlers);
     }
     this.#health.addTo(server);
-    new ReflectionService(this.#definition).addToServer(server);
+    new ReflectionService({ ...this.#definition, ...reflectAlso })
+      .addToServer(server);
   }
 
   /** Tells load balancers whether to come here. */
@@ -127,12 +138,6 @@ export class GrpcAdapter {
     };
   }
 }
-
-type Handler<Request> = (
-  wire: Request,
-  context: Context,
-  options: CallOptions,
-) => Promise<Record<string, unknown>>;
 
 // ------------------------------------------------------------------ unary handlers
 
@@ -224,23 +229,6 @@ async function transferLeadership(
   return { leader: await service.transferLeadership(wire.nodeId, options) };
 }
 
-function unary<Request>(context: Context, handler: Handler<Request>) {
-  return async (
-    call: grpc.ServerUnaryCall<Request | Unreadable, unknown>,
-    callback: grpc.sendUnaryData<unknown>,
-  ): Promise<void> => {
-    try {
-      if (call.request instanceof Unreadable) throw call.request.error;
-      const response = await handler(call.request, context, {
-        timeoutMs: timeoutOf(call),
-      });
-      callback(null, { header: context.header(), ...response });
-    } catch (error) {
-      callback(toStatus(context.toError(error)));
-    }
-  };
-}
-
 // ------------------------------------------------------------------ streams
 
 /** One page after the other, each when the one before has left: memory holds one page. */
@@ -320,43 +308,21 @@ function pause(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ROOM_POLL_MS));
 }
 
-// ------------------------------------------------------------------ errors and limits
+// ------------------------------------------------------------------ the hot path
 
-type Method = grpc.MethodDefinition<Wire, Wire>;
-
-/** The same service, but a bad request becomes an error with a code instead of a bare INTERNAL. */
-function checkedDefinition(
+/** The same service, its stream of operations with a codec of its own. */
+function pipelinedDefinition(
   definition: grpc.ServiceDefinition,
-  requestBytesMax: number,
 ): grpc.ServiceDefinition {
-  const methods = Object.entries(definition).map(([name, method]) => {
-    const isPipeline = name === "Pipeline";
-    const bytesMax = isPipeline
-      ? LIMITS.pipelineInFlightBytesMax
-      : requestBytesMax;
-    const checked: Method = isPipeline ? pipelined(method) : method;
-    const requestDeserialize = (bytes: Buffer) => {
-      if (bytes.length > bytesMax) {
-        const text =
-          `The request is too large: ${bytes.length} bytes, at most ${bytesMax}`;
-        return new Unreadable(new DkvError("REQUEST_TOO_LARGE", text));
-      }
-      try {
-        return checked.requestDeserialize(bytes);
-      } catch (cause) {
-        const text = `The request is not a ${name} message: ${
-          (cause as Error).message
-        }`;
-        return new Unreadable(new DkvError("MALFORMED", text, { cause }));
-      }
-    };
-    return [name, { ...checked, requestDeserialize }];
-  });
-  return Object.fromEntries(methods);
+  const { Pipeline: method, ...others } = definition;
+  if (method === undefined) return definition;
+  return { ...others, Pipeline: pipelined(method) };
 }
 
 /** The same method with a codec for its hot path. */
-function pipelined(method: Method): Method {
+function pipelined(
+  method: grpc.MethodDefinition<Wire, Wire>,
+): grpc.MethodDefinition<Wire, Wire> {
   const codec = new PipelineCodec({
     decode: method.requestDeserialize,
     encode: method.responseSerialize,

@@ -11,6 +11,7 @@ import { codeRefusals } from "./call.ts";
 import { type Config, fingerprint, LIMITS, nodeOf } from "./config.ts";
 import { Disk } from "./disk.ts";
 import { AssertionError, DkvError } from "./errors.ts";
+import { EtcdAdapter } from "./etcd.ts";
 import { Group } from "./group.ts";
 import { GrpcAdapter } from "./grpc.ts";
 import {
@@ -29,6 +30,7 @@ import { Peers } from "./peers.ts";
 import { refuseRuntime } from "./runtime.ts";
 import { Service } from "./service.ts";
 import { readPieces, removeSnapshot, Snapshots } from "./snapshots.ts";
+import { statusOf } from "./status.ts";
 
 /** The version of dkv, as in deno.json. */
 export const VERSION = "0.1.0";
@@ -135,18 +137,23 @@ export class Node {
     this.#snapshots = new Snapshots(directory, bootstrap);
     if (this.#disk.bytes <= VERIFY_BYTES_MAX) this.#disk.verify();
     this.#group = this.#makeGroup();
-    const service = new Service(this.#group, config.settings);
-    this.#adapter = new GrpcAdapter({
-      service,
+    const served = {
+      service: new Service(this.#group, config.settings),
       nodeId: id,
+      onDefect: (error: unknown) => this.#fail(error),
+      log: (text: string, fields: LogFields) =>
+        this.#logger.error(text, fields),
+    };
+    this.#adapter = new GrpcAdapter({
+      ...served,
       settings: config.settings,
       status: () => this.status(),
-      onDefect: (error) => this.#fail(error),
-      log: (text, fields) => this.#logger.error(text, fields),
     });
+    const etcd = new EtcdAdapter({ ...served, config });
     this.#peers = this.#makePeers(self.id);
     this.#server = new grpc.Server(serverOptions());
-    this.#adapter.addTo(this.#server);
+    this.#adapter.addTo(this.#server, { reflectAlso: etcd.definition });
+    etcd.addTo(this.#server);
     this.#peers.addTo(this.#server);
   }
 
@@ -178,55 +185,15 @@ export class Node {
 
   /** What `Cluster.Status` answers. */
   status(): Record<string, unknown> {
-    const { core, store } = this.#group;
-    const { state } = store;
-    return {
-      cluster: this.#config.cluster,
-      role: this.#role(),
-      leader: core.leader === null ? "" : nodeOfMember(core.leader),
-      term: core.term,
-      commitIndex: core.commit,
-      appliedIndex: state.appliedIndex,
-      firstIndex: core.firstIndex,
-      lastIndex: core.lastIndex,
-      compactRevision: state.compactRevision,
-      stateHash: state.hash.toString(16).padStart(8, "0"),
-      keys: store.metrics.keys,
+    return statusOf({
+      config: this.#config,
+      identity: this.#identity,
+      group: this.#group,
       diskBytes: this.#disk.bytes,
+      isConnected: (nodeId) => this.#peers.connected(nodeId),
       version: VERSION,
-      members: this.#memberStatus(),
       uptimeMs: Math.round(performance.now() - this.#startedMs),
-      writeRefusal: this.#writeRefusal ?? "",
-    };
-  }
-
-  #role(): string {
-    const { role, configuration } = this.#group.core;
-    if (configuration.learners.includes(this.#identity.memberId)) {
-      return "learner";
-    }
-    return role === "preCandidate" ? "pre-candidate" : role;
-  }
-
-  #memberStatus(): Record<string, unknown>[] {
-    const { core } = this.#group;
-    const { learners } = core.configuration;
-    const progress = core.progress();
-    const members = membersOf(core.configuration);
-    return members.map((memberId) => {
-      const nodeId = nodeOfMember(memberId);
-      const known = this.#config.nodes.find(({ id }) => id === nodeId);
-      const follower = progress.get(memberId);
-      return {
-        memberId,
-        nodeId,
-        address: known?.address ?? "",
-        suffrage: learners.includes(memberId) ? "learner" : "voter",
-        matchIndex: follower?.match ?? 0,
-        progress: follower?.state ?? "",
-        connected: memberId === this.#identity.memberId ||
-          this.#peers.connected(nodeId),
-      };
+      writeRefusal: this.#writeRefusal,
     });
   }
 

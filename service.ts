@@ -99,6 +99,11 @@ export class Service {
     return this.#group.store.revision;
   }
 
+  /** The Raft term that this node is in. */
+  get term(): number {
+    return this.#group.core.term;
+  }
+
   // ---------------------------------------------------------------- writes
 
   put(request: PutOperation, options: WriteOptions): Promise<ResultOf<"put">> {

@@ -1,0 +1,67 @@
+/**
+ * Serves the etcd v3 API (`proto/etcd/`) beside dkv's own, on the same port and the same data: the
+ * one place where its services are registered. Used by `node.ts`; docs/etcd.md says what is served.
+ *
+ * @module
+ */
+
+import type * as grpc from "@grpc/grpc-js";
+import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
+import { checkedDefinition } from "./call.ts";
+import {
+  type EtcdContext,
+  etcdContext,
+  type EtcdOptions,
+  unsupported,
+} from "./etcdcall.ts";
+
+const PROTO_DIR = `${import.meta.dirname}/proto`;
+const PROTO_PATHS = ["rpc", "lock", "election"].map((name) =>
+  `${PROTO_DIR}/etcd/${name}.proto`
+);
+
+/** etcd's services and who answers them. */
+const SERVICES: Readonly<
+  Record<string, (context: EtcdContext) => grpc.UntypedServiceImplementation>
+> = {
+  "etcdserverpb.KV": (context) =>
+    unsupported(context, ["Range", "Put", "DeleteRange", "Txn", "Compact"]),
+  "etcdserverpb.Watch": (context) => unsupported(context, ["Watch"]),
+  "etcdserverpb.Lease": (context) =>
+    unsupported(context, [
+      "LeaseGrant",
+      "LeaseRevoke",
+      "LeaseKeepAlive",
+      "LeaseTimeToLive",
+      "LeaseLeases",
+    ]),
+};
+
+/** etcd's services on one node, ready to be added to its server. */
+export class EtcdAdapter {
+  readonly #context: EtcdContext;
+  /** The definition, for reflection too. */
+  readonly definition: PackageDefinition = loadSync(PROTO_PATHS, {
+    includeDirs: [PROTO_DIR],
+    keepCase: true,
+    longs: String,
+    enums: String,
+    defaults: true,
+    oneofs: true,
+  });
+
+  constructor(options: EtcdOptions) {
+    this.#context = etcdContext(options);
+  }
+
+  addTo(server: grpc.Server): void {
+    const { requestBytesMax } = this.#context.config.settings;
+    for (const [name, handlers] of Object.entries(SERVICES)) {
+      const definition = this.definition[name] as grpc.ServiceDefinition;
+      server.addService(
+        checkedDefinition(definition, () => requestBytesMax),
+        handlers(this.#context),
+      );
+    }
+  }
+}
