@@ -15,9 +15,12 @@ import {
   unsupported,
 } from "./etcdcall.ts";
 
-const PROTO_DIR = `${import.meta.dirname}/proto`;
+/**
+ * They import one another by paths relative to themselves: proto-loader looks through a list of
+ * directories with a call for which Deno wants `--allow-sys`.
+ */
 const PROTO_PATHS = ["rpc", "lock", "election"].map((name) =>
-  `${PROTO_DIR}/etcd/${name}.proto`
+  `${import.meta.dirname}/proto/etcd/${name}.proto`
 );
 
 /** etcd's services and who answers them. */
@@ -42,7 +45,6 @@ export class EtcdAdapter {
   readonly #context: EtcdContext;
   /** The definition, for reflection too. */
   readonly definition: PackageDefinition = loadSync(PROTO_PATHS, {
-    includeDirs: [PROTO_DIR],
     keepCase: true,
     longs: String,
     enums: String,
