@@ -337,6 +337,10 @@ export function fromKey(key: Key): Buffer {
   return Buffer.from(key, "latin1");
 }
 
+export function fromLease(lease: bigint): WireInteger {
+  return lease === 0n ? 0 : lease.toString();
+}
+
 export function fromEntry(entry: StoredEntry) {
   return {
     key: fromKey(entry.key),
@@ -344,7 +348,7 @@ export function fromEntry(entry: StoredEntry) {
     createRevision: entry.createRevision,
     modRevision: entry.modRevision,
     version: entry.version,
-    lease: entry.lease === 0n ? 0 : entry.lease.toString(),
+    lease: fromLease(entry.lease),
   };
 }
 

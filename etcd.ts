@@ -8,12 +8,10 @@
 import type * as grpc from "@grpc/grpc-js";
 import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
 import { checkedDefinition } from "./call.ts";
-import {
-  type EtcdContext,
-  etcdContext,
-  type EtcdOptions,
-  unsupported,
-} from "./etcdcall.ts";
+import { type EtcdContext, etcdContext, type EtcdOptions } from "./etcdcall.ts";
+import { kvHandlers } from "./etcdkv.ts";
+import { leaseHandlers } from "./etcdlease.ts";
+import { watchHandlers } from "./etcdwatch.ts";
 
 /**
  * They import one another by paths relative to themselves: proto-loader looks through a list of
@@ -27,17 +25,9 @@ const PROTO_PATHS = ["rpc", "lock", "election"].map((name) =>
 const SERVICES: Readonly<
   Record<string, (context: EtcdContext) => grpc.UntypedServiceImplementation>
 > = {
-  "etcdserverpb.KV": (context) =>
-    unsupported(context, ["Range", "Put", "DeleteRange", "Txn", "Compact"]),
-  "etcdserverpb.Watch": (context) => unsupported(context, ["Watch"]),
-  "etcdserverpb.Lease": (context) =>
-    unsupported(context, [
-      "LeaseGrant",
-      "LeaseRevoke",
-      "LeaseKeepAlive",
-      "LeaseTimeToLive",
-      "LeaseLeases",
-    ]),
+  "etcdserverpb.KV": kvHandlers,
+  "etcdserverpb.Watch": watchHandlers,
+  "etcdserverpb.Lease": leaseHandlers,
 };
 
 /** etcd's services on one node, ready to be added to its server. */

@@ -36,7 +36,7 @@ import { nodeOfMember } from "./identity.ts";
 import type { RangeResult } from "./ranges.ts";
 import type { Result } from "./results.ts";
 import type { LeaseInfo } from "./store.ts";
-import type { WatchOptions } from "./watch.ts";
+import type { Watch, WatchOptions } from "./watch.ts";
 
 /** What a caller may say beside the request itself. */
 export interface CallOptions {
@@ -171,6 +171,30 @@ export class Service {
       writeId: null,
       expect: "lease",
     });
+  }
+
+  /** Reads below this revision are refused. */
+  get compactRevision(): number {
+    return this.#group.store.compactRevision;
+  }
+
+  /** Resolves when what compaction has superseded is gone from this node's disk. */
+  async compacted(options: CallOptions): Promise<void> {
+    const end = performance.now() + this.#timeout(options);
+    while (performance.now() < end) {
+      const { physicalRevision, physicalPosition, compactRevision } =
+        this.#group.store.state;
+      if (physicalPosition === 0 && physicalRevision === compactRevision) {
+        return;
+      }
+      await new Promise((resolve) =>
+        setTimeout(resolve, this.#settings.tickMs)
+      );
+    }
+    throw new DkvError(
+      "DEADLINE_EXCEEDED",
+      "The history was cut, but its rows were not removed before the deadline",
+    );
   }
 
   compact(revision: number, options: CallOptions): Promise<ResultOf<"done">> {
@@ -343,7 +367,7 @@ export class Service {
    *
    * @throws {DkvError} OVERLOADED if there are too many.
    */
-  watch(options: WatchOptions): { fromRevision: number; stop: () => void } {
+  watch(options: WatchOptions): Watch {
     return this.#group.watchers.add(options);
   }
 

@@ -62,6 +62,11 @@ export interface Watch {
   readonly fromRevision: number;
   /** Ends the watch: nothing is delivered afterwards. Harmless if it has ended. */
   readonly stop: () => void;
+  /**
+   * The revision up to which everything has been delivered; null while some of it has not been, so
+   * that progress cannot overtake events (raft-pitfalls F9).
+   */
+  readonly progress: () => number | null;
 }
 
 export interface WatchLimits {
@@ -161,7 +166,11 @@ export class Watchers {
       pending: [],
     };
     this.#place(watcher);
-    return { fromRevision: nextRevision, stop: () => this.#remove(watcher) };
+    return {
+      fromRevision: nextRevision,
+      stop: () => this.#remove(watcher),
+      progress: () => watcher.state === "live" ? this.#published : null,
+    };
   }
 
   /**
@@ -253,23 +262,6 @@ export class Watchers {
     }
     if (watcher.state !== "ended") this.#place(watcher);
     return taken;
-  }
-
-  /**
-   * Tells every live watcher how far it is, without events. It goes the way of the events, so that
-   * it cannot overtake them (raft-pitfalls F9); a late or full watcher gets nothing.
-   */
-  progress(): void {
-    const live = [...this.#byRange];
-    for (const watchers of this.#byKey.values()) live.push(...watchers);
-    for (const watcher of live) {
-      if (
-        watcher.state !== "live" || watcher.nextRevision > this.#published + 1
-      ) continue;
-      if (watcher.options.hasRoom()) {
-        watcher.options.deliver([], this.#published);
-      }
-    }
   }
 
   /**

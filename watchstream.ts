@@ -82,7 +82,7 @@ class WatchStream {
       return this.#cancelled(watchId, { error: fromError(refusal) });
     }
     // Holds the id: the client may cancel the watch before it is open.
-    const opening = { fromRevision: 0, stop: () => {} };
+    const opening = { fromRevision: 0, stop: () => {}, progress: () => null };
     this.#watches.set(watchId, opening);
     const isOpening = () => this.#watches.get(watchId) === opening;
     this.#open(wire, isOpening).catch((error) => {
