@@ -175,6 +175,7 @@ export class EtcdUnsupported extends Error {
 /** Ours as etcd's. Codes that are not here keep their own gRPC code and our sentence. */
 const NAMES: Readonly<Partial<Record<ErrorCode, EtcdErrorName>>> = {
   KEY_EMPTY: "emptyKey",
+  KEY_NOT_FOUND: "keyNotFound",
   KEY_TOO_LARGE: "requestTooLarge",
   VALUE_TOO_LARGE: "requestTooLarge",
   REQUEST_TOO_LARGE: "requestTooLarge",

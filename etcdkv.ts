@@ -136,7 +136,13 @@ async function put(
     compares: [],
     then: [operation],
     else: [],
-  }, write);
+  }, write).catch(async (error) => {
+    // By itself, unlike in a transaction, a put is first asked for its lease.
+    if (error.code === "KEY_NOT_FOUND" && operation.lease) {
+      await service.timeToLive(operation.lease, options);
+    }
+    throw error;
+  });
   const previous = result?.type === "modify" ? result.previous : null;
   return { header: header(revision), prev_kv: fromPrevious(previous) };
 }
