@@ -8,7 +8,7 @@
  * @module
  */
 
-import { tempDir } from "../needs.ts";
+import { CLUSTER_NEEDS, needs, tempDir } from "../needs.ts";
 
 /** How long etcd may take until it serves. */
 const START_MS_MAX = 30_000;
@@ -39,6 +39,23 @@ export function missing(program: Program): string | null {
     }
     throw error;
   }
+}
+
+/** Registers a test of the etcd API that runs only where the programs it needs are installed. */
+export function programTest(
+  programs: readonly Program[],
+  name: string,
+  fn: () => Promise<void>,
+): void {
+  // Channels of grpc-js close a moment after they are told to.
+  const options = { sanitizeOps: false, sanitizeResources: false };
+  const reasons = programs.flatMap((program) => missing(program) ?? []);
+  if (reasons.length === 0) return needs(CLUSTER_NEEDS, name, fn, options);
+  Deno.test({
+    name: `${name} (ignored: ${reasons.join(", ")})`,
+    ignore: true,
+    fn,
+  });
 }
 
 /** What a process came to. */
@@ -104,21 +121,26 @@ export class Etcd implements AsyncDisposable {
     ]);
   }
 
-  /** Starts one and waits until it serves. */
-  static async start(args: readonly string[] = []): Promise<Etcd> {
+  /** Starts one, by default named `default`, and waits until it serves. */
+  static async start(
+    { name = "default", args = [] }: {
+      name?: string;
+      args?: readonly string[];
+    } = {},
+  ): Promise<Etcd> {
     const dir = await tempDir();
     const [client, peer] = freePorts(2);
     const url = `http://127.0.0.1:${client}`;
     const peerUrl = `http://127.0.0.1:${peer}`;
     const child = new Deno.Command("etcd", {
       args: [
-        "--name=default",
+        `--name=${name}`,
         `--data-dir=${dir.path}/data`,
         `--listen-client-urls=${url}`,
         `--advertise-client-urls=${url}`,
         `--listen-peer-urls=${peerUrl}`,
         `--initial-advertise-peer-urls=${peerUrl}`,
-        `--initial-cluster=default=${peerUrl}`,
+        `--initial-cluster=${name}=${peerUrl}`,
         "--logger=zap",
         "--log-level=warn",
         ...args,
