@@ -47,7 +47,7 @@ const NORMAL: readonly (readonly [RegExp, string])[] = [
   [/"(cluster_id|member_id|raft_term)":\d+/g, '"$1":0'],
   [/"(ClusterID|MemberID|RaftTerm)" : \d+/g, '"$1" : 0'],
   // Ids of leases and members, in hexadecimal and decimal.
-  [/ ?\b[0-9a-f]{14,16}\b/g, "ID"],
+  [/ *\b[0-9a-f]{14,16}\b/g, " ID"],
   [/\b\d{16,20}\b/g, "0"],
   [/took = \S+/g, "took = TIME"],
   [/remaining\(\d+s\)/g, "remaining(TIME)"],

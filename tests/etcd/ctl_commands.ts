@@ -268,7 +268,12 @@ const MEMBERS: readonly Group[] = [
     "member add x --peer-urls=nonsense",
     {
       args: "member add x --learner --peer-urls=http://127.0.0.1:1",
-      capture: ["learner", /^Member (\w+) added/],
+      capture: ["learner", /^Member +(\w+) added/],
+      normalise: (text) =>
+        text.replace(
+          /(?<=ETCD_INITIAL_CLUSTER=").*(?=")/,
+          (list) => list.split(",").sort().join(),
+        ),
     },
     { args: "member list", normalise: inOrder },
     "member update $learner --peer-urls=http://127.0.0.1:2",
