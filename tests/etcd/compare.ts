@@ -58,10 +58,12 @@ export const KNOWN_DIFFERENCES: readonly KnownDifference[] = [
       "once more; requests with such an id are not made",
   },
   {
-    what: "a transaction that deletes to the end of all keys and puts with " +
-      "ignore_value or ignore_lease",
-    reason: "etcd panics if the put's key was deleted; such transactions are " +
-      "not made",
+    what: "a transaction that deletes up to the end of all keys (a range_end " +
+      "of one zero byte) and puts one of them",
+    reason:
+      "etcd overlooks that the two meet, and panics if the put wants to " +
+      "keep what is no longer there; dkv refuses it as it does all such " +
+      "transactions; they are not made",
   },
   {
     what: "a delete at exactly the compacted revision, in a watch from there",

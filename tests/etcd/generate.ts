@@ -12,6 +12,8 @@ import { type Call, KEYS, type Request, type Step } from "./steps.ts";
 const TXN_OPERATIONS_MAX = 128;
 const TXN_DEPTH_MAX = 3;
 
+/** After all keys. */
+const AFTER_KEYS = "\xff\xff";
 const VALUES: readonly string[] = ["", "1", "2", "10", "all"];
 /** Each with its own time to live, so that their order by time left is clear. */
 const LEASE_TTLS: Readonly<Record<string, number>> = {
@@ -63,8 +65,6 @@ class Generator {
   readonly #random: Random;
   readonly #calls: typeof CALLS;
   readonly #shares: number;
-  /** Whether puts may have ignore_value and ignore_lease. */
-  #mayIgnore = true;
 
   constructor(random: Random) {
     this.#random = random;
@@ -119,8 +119,7 @@ class Generator {
   }
 
   #range(): Request {
-    const { key, range_end } = this.#keys();
-    const request: Request = { key, range_end };
+    const request: Request = { ...this.#keys() };
     const random = this.#random;
     if (random.chance(300)) request["limit"] = random.between(-1, 6);
     if (random.chance(350)) request["revision"] = this.#revision();
@@ -144,11 +143,11 @@ class Generator {
   #put(): Request {
     const random = this.#random;
     const request: Request = { key: this.#key() };
-    const ignoresValue = this.#mayIgnore && random.chance(120);
+    const ignoresValue = random.chance(120);
     if (!ignoresValue || random.chance(100)) {
       request["value"] = random.pick(VALUES);
     }
-    const ignoresLease = this.#mayIgnore && random.chance(120);
+    const ignoresLease = random.chance(120);
     if (random.chance(ignoresLease ? 100 : 250)) {
       request["lease"] = this.#lease();
     }
@@ -163,10 +162,7 @@ class Generator {
 
   #topTxn(): Request {
     if (this.#random.chance(10)) return this.#largeTxn();
-    this.#mayIgnore = this.#random.chance(500);
-    const txn = this.#txn(1);
-    this.#mayIgnore = true;
-    return txn;
+    return this.#txn(1);
   }
 
   #txn(depth: number): Request {
@@ -205,11 +201,8 @@ class Generator {
         return { request_put: this.#put() };
       default: {
         const request = this.#deleteRange();
-        // etcd overlooks that such a range overlaps a put of the same transaction, and panics if
-        // that put wants to keep what is no longer there.
-        if (this.#mayIgnore && request["range_end"] === "\0") {
-          request["range_end"] = "";
-        }
+        // etcd overlooks that such a range overlaps a put of the same transaction.
+        if (request["range_end"] === "\0") request["range_end"] = AFTER_KEYS;
         return { request_delete_range: request };
       }
     }
@@ -217,9 +210,7 @@ class Generator {
 
   #compare(): Request {
     const random = this.#random;
-    const { key, range_end } = random.chance(300)
-      ? this.#keys()
-      : { key: this.#key(), range_end: "" };
+    const keys = random.chance(300) ? this.#keys() : { key: this.#key() };
     const unions: readonly Request[] = [
       { version: random.below(4) },
       { create_revision: this.#revision() },
@@ -235,8 +226,7 @@ class Generator {
       ? random.pick(unions)
       : unions[at];
     return {
-      key,
-      range_end,
+      ...keys,
       result: random.pick(COMPARE_RESULTS),
       target: ["VERSION", "CREATE", "MOD", "VALUE", "LEASE"][at] ?? "VERSION",
       ...union,
@@ -274,14 +264,14 @@ class Generator {
   }
 
   /** A key or a range in one of its forms, backwards and empty ones too. */
-  #keys(): { key: string; range_end: string } {
+  #keys(): { key: string; range_end?: string } {
     const random = this.#random;
     const key = this.#key();
     switch (random.below(8)) {
       case 0:
       case 1:
       case 2:
-        return { key, range_end: "" };
+        return { key };
       case 3:
         return { key, range_end: "\0" };
       case 4:
