@@ -116,7 +116,7 @@ export function checkOperation(
 
 export function checkRangeOperation(operation: RangeOperation): void {
   checkRange(operation.range);
-  checkRevision(operation.revision);
+  checkRevision(Math.abs(operation.revision));
   checkCount("limit", operation.limit);
   checkRevision(operation.modRevisionMin);
   checkRevision(operation.modRevisionMax);

@@ -111,7 +111,10 @@ async function range(
 ) {
   checkRange(wire);
   const { serializable } = wire;
-  const result = await service.range(toRangeOperation(wire), {
+  // By itself, unlike in a transaction, a read before all history is one of now.
+  const operation = toRangeOperation(wire);
+  const revision = Math.max(0, operation.revision);
+  const result = await service.range({ ...operation, revision }, {
     ...options,
     serializable,
   });
@@ -296,7 +299,7 @@ function toRangeOperation(wire: WireRange): RangeOperation {
   return {
     type: "range",
     range: toRange(wire),
-    revision: Math.max(0, toBounded(wire.revision)),
+    revision: toBounded(wire.revision),
     limit: Math.max(0, toBounded(wire.limit)),
     sortOrder: SORT_ORDERS.get(wire.sort_order) ?? "none",
     sortTarget: SORT_TARGETS.get(wire.sort_target) ?? "key",

@@ -120,6 +120,9 @@ function choose(request: TransactRequest, versions: Versions): Branch {
  * Checks all operations, and works out new values: judged by the state before them, which for a
  * modified key is the state in between, because nothing else may write it. The bound on answers
  * bounds the new values as well, which may be much larger than the command.
+ *
+ * First what is written, then what is read, as etcd does it: of two mistakes the first one found is
+ * told.
  */
 class Preparation {
   readonly #state: StepState;
@@ -131,42 +134,47 @@ class Preparation {
   }
 
   prepare(operations: Branch["operations"]): readonly Step[] | ErrorResult {
+    const steps = this.#writes(operations);
+    if ("type" in steps) return steps;
+    return this.#answers(operations) ?? steps;
+  }
+
+  #writes(operations: Branch["operations"]): readonly Step[] | ErrorResult {
     const steps: Step[] = [];
     for (const operation of operations) {
-      const step = operation.type === "branch"
-        ? this.#prepareBranch(operation)
-        : this.#prepareOne(operation);
+      const step = this.#write(operation);
       if (step.type === "error") return step;
       steps.push(step);
     }
     return steps;
   }
 
-  #prepareBranch({ succeeded, operations }: Branch): Step | ErrorResult {
-    const steps = this.prepare(operations);
-    return "type" in steps ? steps : { type: "steps", succeeded, steps };
+  #write(operation: Branch["operations"][number]): Step | ErrorResult {
+    switch (operation.type) {
+      case "put":
+        return this.#state.checkPut(operation) ?? operation;
+      case "modify": {
+        const step = this.#modification(operation);
+        if (step.type === "error") return step;
+        this.#bytesLeft -= step.put.value.length;
+        return this.#bytesLeft < 0 ? answerTooLarge(this.#state) : step;
+      }
+      case "branch": {
+        const steps = this.#writes(operation.operations);
+        const { succeeded } = operation;
+        return "type" in steps ? steps : { type: "steps", succeeded, steps };
+      }
+      case "delete":
+      case "get":
+      case "list":
+      case "range":
+        return operation;
+      default:
+        return unreachable(operation);
+    }
   }
 
-  #prepareOne(
-    operation: Exclude<Operation, TransactRequest>,
-  ): Step | ErrorResult {
-    const step = operation.type === "modify"
-      ? this.#prepareModify(operation)
-      : operation;
-    if (step.type === "error") return step;
-    const error = step.type === "put" ? this.#state.checkPut(step) : null;
-    if (error !== null) return error;
-    const bytes = answerBytes(operation, {
-      versions: this.#state.versions,
-      bytesMax: this.#bytesLeft,
-    });
-    if (typeof bytes !== "number") return bytes;
-    this.#bytesLeft -= bytes;
-    if (step.type === "modify") this.#bytesLeft -= step.put.value.length;
-    return this.#bytesLeft < 0 ? answerTooLarge(this.#state) : step;
-  }
-
-  #prepareModify(operation: ModifyOperation): PreparedModify | ErrorResult {
+  #modification(operation: ModifyOperation): PreparedModify | ErrorResult {
     const { key, returnPrevious } = operation;
     const { versions, valueBytesMax } = this.#state;
     const record = versions.find(key);
@@ -178,6 +186,24 @@ class Preparation {
     const lease = operation.lease ?? record?.lease ?? 0n;
     const put = { type: "put", key, value, lease, returnPrevious } as const;
     return this.#state.checkPut(put) ?? { type: "modify", put };
+  }
+
+  #answers(operations: Branch["operations"]): ErrorResult | null {
+    for (const operation of operations) {
+      if (operation.type === "branch") {
+        const error = this.#answers(operation.operations);
+        if (error !== null) return error;
+        continue;
+      }
+      const bytes = answerBytes(operation, {
+        versions: this.#state.versions,
+        bytesMax: this.#bytesLeft,
+      });
+      if (typeof bytes !== "number") return bytes;
+      this.#bytesLeft -= bytes;
+      if (this.#bytesLeft < 0) return answerTooLarge(this.#state);
+    }
+    return null;
   }
 }
 

@@ -263,12 +263,16 @@ export class Versions {
       );
     }
     if (revision < this.#compactRevision) {
-      throw new DkvError(
-        "REVISION_COMPACTED",
-        `Cannot read at revision ${revision}: compacted up to revision ${this.#compactRevision}`,
-      );
+      throw this.#compacted(revision);
     }
     return revision;
+  }
+
+  #compacted(revision: number): DkvError {
+    return new DkvError(
+      "REVISION_COMPACTED",
+      `Cannot read at revision ${revision}: compacted up to revision ${this.#compactRevision}`,
+    );
   }
 
   /** Reads one key at a revision; 0 means now. */
@@ -316,9 +320,14 @@ export class Versions {
     return { entries, more, revision };
   }
 
-  /** Counts and reads a range; null if the entries that it must hold are larger than `bytesMax`. */
+  /**
+   * Counts and reads a range at a revision, of which negative ones are older than all history (as in
+   * a transaction of etcd's); null if the entries that it must hold are larger than
+   * `bytesMax`.
+   */
   range(operation: RangeOperation, bytesMax: number): RangeResult | null {
     const { range, limit, keysOnly, countOnly } = operation;
+    if (operation.revision < 0) throw this.#compacted(operation.revision);
     const at = this.#readable(operation.revision);
     const takes = countOnly
       ? 0

@@ -156,6 +156,7 @@ export class Model {
     const revision = this.revision + 1;
     const keys = new Map(this.now);
     const events: ModelEvent[] = [];
+    const refusals: unknown[] = [];
     const run = (operation: Operation): OperationResult => {
       switch (operation.type) {
         case "put":
@@ -188,9 +189,15 @@ export class Model {
           return { type: "list", ...inside.list(operation.range, options) };
         }
         case "range": {
-          const past = operation.revision === 0
-            ? keys
-            : this.#readable(operation.revision);
+          let past: Keys = keys;
+          try {
+            if (operation.revision !== 0) {
+              past = this.#readable(operation.revision);
+            }
+          } catch (error) {
+            // What is wrong with a write is told first.
+            refusals.push(error);
+          }
           const changed = events.length > 0 ? 1 : 0;
           const result = readRange(past, operation);
           return { ...result, revision: this.revision + changed };
@@ -206,6 +213,7 @@ export class Model {
       }
     };
     const results = operations.map(run);
+    if (refusals.length > 0) throw refusals[0];
     if (events.length > 0) {
       this.revisions.push(keys);
       this.events.push(...events);
