@@ -16,6 +16,7 @@
 
 import type {
   Configuration,
+  ConfigurationChange,
   Entry,
   HardState,
   Index,
@@ -25,7 +26,6 @@ import type {
   Term,
 } from "./message.ts";
 import type { LogStorage } from "./log.ts";
-import type { ConfigurationChange } from "./members.ts";
 
 /** What a replica is at the moment. A learner is a follower that never campaigns. */
 export type Role = "leader" | "follower" | "candidate" | "preCandidate";
@@ -33,7 +33,7 @@ export type Role = "leader" | "follower" | "candidate" | "preCandidate";
 /** The messages that the core understands; the group handles the others itself. */
 export type CoreMessage = Exclude<
   Message,
-  { type: "forward" } | { type: "forwardRefused" }
+  { type: "forward" } | { type: "forwardRefused" } | { type: "configure" }
 >;
 
 /** A message without its envelope. */

@@ -29,6 +29,7 @@ export function putConfiguration(
   putTexts(writer, 2, configuration.votersOutgoing);
   putTexts(writer, 3, configuration.learners);
   putTexts(writer, 4, configuration.learnersNext);
+  putTexts(writer, 5, configuration.learnersHeld ?? []);
 }
 
 /** Reads a `Configuration`; one without voters is malformed. */
@@ -37,17 +38,20 @@ export function readConfiguration(fields: Fields): Configuration {
   const votersOutgoing: string[] = [];
   const learners: string[] = [];
   const learnersNext: string[] = [];
+  const held: string[] = [];
   while (fields.next()) {
     if (fields.number === 1) voters.push(fields.text());
     else if (fields.number === 2) votersOutgoing.push(fields.text());
     else if (fields.number === 3) learners.push(fields.text());
     else if (fields.number === 4) learnersNext.push(fields.text());
+    else if (fields.number === 5) held.push(fields.text());
     else fields.skip();
   }
   if (voters.length === 0) {
     throw new DkvError("MALFORMED", "Configuration has no voters");
   }
-  return { voters, votersOutgoing, learners, learnersNext };
+  const learnersHeld = held.length === 0 ? {} : { learnersHeld: held };
+  return { voters, votersOutgoing, learners, learnersNext, ...learnersHeld };
 }
 
 /** A `Configuration` alone. */

@@ -5,7 +5,14 @@
  * @module
  */
 
-import type { Configuration, Entry, Message, SnapshotMeta } from "./message.ts";
+import type {
+  Configuration,
+  ConfigurationChange,
+  Entry,
+  MemberId,
+  Message,
+  SnapshotMeta,
+} from "./message.ts";
 import { DkvError, unreachable } from "./errors.ts";
 import {
   putConfiguration,
@@ -82,6 +89,7 @@ const BODY = {
   forward: 15,
   forwardRefused: 16,
   transferLeadership: 17,
+  configure: 18,
 } as const satisfies Record<Message["type"], number>;
 
 const BODY_TYPES: ReadonlyMap<number, Message["type"]> = new Map(
@@ -149,6 +157,8 @@ function putBody(writer: Writer, message: Message): void {
         1,
         message.target === null ? [] : [message.target],
       );
+    case "configure":
+      return putChange(writer, message.change);
     default:
       unreachable(message);
   }
@@ -158,6 +168,33 @@ function putSnapshotMeta(writer: Writer, meta: SnapshotMeta): void {
   putInteger(writer, 1, meta.index);
   putInteger(writer, 2, meta.term);
   putNested(writer, 3, () => putConfiguration(writer, meta.configuration));
+}
+
+/** The fields of a `Configure`, each a list of members. */
+const CHANGE_PARTS = [
+  "addLearners",
+  "hold",
+  "promote",
+  "demote",
+  "remove",
+] as const satisfies readonly (keyof ConfigurationChange)[];
+
+function putChange(writer: Writer, change: ConfigurationChange): void {
+  for (const [at, part] of CHANGE_PARTS.entries()) {
+    putTexts(writer, at + 1, change[part] ?? []);
+  }
+}
+
+function readChange(fields: Fields): ConfigurationChange {
+  const lists = CHANGE_PARTS.map((): MemberId[] => []);
+  while (fields.next()) {
+    const list = lists[fields.number - 1];
+    if (list === undefined) fields.skip();
+    else list.push(fields.text());
+  }
+  return Object.fromEntries(
+    CHANGE_PARTS.map((part, at) => [part, lists[at] ?? []]),
+  );
 }
 
 function putForward(
@@ -218,6 +255,8 @@ function readBody(
       return readForwardRefused(head, body);
     case "transferLeadership":
       return { ...head, type, target: readTarget(body) };
+    case "configure":
+      return { ...head, type, change: readChange(body) };
     case "appendReply":
     case "appendReject":
     case "heartbeat":
@@ -237,7 +276,12 @@ function readBody(
 function readPlain(
   type: Exclude<
     Message["type"],
-    "append" | "snapshot" | "forward" | "forwardRefused" | "transferLeadership"
+    | "append"
+    | "snapshot"
+    | "forward"
+    | "forwardRefused"
+    | "transferLeadership"
+    | "configure"
   >,
   { head, values }: { head: Head; values: readonly (number | undefined)[] },
 ): Message {

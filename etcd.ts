@@ -12,6 +12,7 @@ import { type EtcdContext, etcdContext, type EtcdOptions } from "./etcdcall.ts";
 import { kvHandlers } from "./etcdkv.ts";
 import { leaseHandlers } from "./etcdlease.ts";
 import { watchHandlers } from "./etcdwatch.ts";
+import { clusterHandlers } from "./etcdcluster.ts";
 
 /**
  * They import one another by paths relative to themselves: proto-loader looks through a list of
@@ -28,6 +29,7 @@ const SERVICES: Readonly<
   "etcdserverpb.KV": kvHandlers,
   "etcdserverpb.Watch": watchHandlers,
   "etcdserverpb.Lease": leaseHandlers,
+  "etcdserverpb.Cluster": clusterHandlers,
 };
 
 /** etcd's services on one node, ready to be added to its server. */

@@ -30,11 +30,12 @@ import type { Disk } from "./disk.ts";
 import type { Effect, Input } from "./effect.ts";
 import { assert, DkvError, unreachable } from "./errors.ts";
 import { Forwards, refusalError } from "./forwards.ts";
-import { nodeOfMember } from "./identity.ts";
-import { PROMOTION_LAG_MAX } from "./leader.ts";
 import { LogClock, newestTimeMs } from "./logclock.ts";
-import { type ConfigurationChange, describe } from "./members.ts";
+import { joining, promotable } from "./admission.ts";
+import { describe } from "./members.ts";
 import type {
+  Configuration,
+  ConfigurationChange,
   Entry,
   Index,
   MemberId,
@@ -262,6 +263,9 @@ export class Group {
       case "readIndex":
         this.#askedUntilTick = this.#ticks + ASKED_TICKS;
         return this.#input({ type: "message", message });
+      case "configure":
+        if (this.#core.role === "leader") this.configure(message.change);
+        return;
       case "append":
         // Without space nothing can be promised: as if the message had been lost.
         if (message.entries.length > 0 && this.#out.diskExhausted()) return;
@@ -303,21 +307,24 @@ export class Group {
     this.#input({ type: "snapshotSent", member, ok, index });
   }
 
-  /** A node that lost its disk is back under a new name: takes it in, in the place of its old one. */
+  /** A node is back under a new name: takes it in, in the place of its old one. */
   join(member: MemberId): void {
-    const { voters, votersOutgoing, learners } = this.#core.configuration;
-    if (votersOutgoing.length > 0 || this.#core.role !== "leader") return;
-    if (voters.includes(member) || learners.includes(member)) return;
-    const node = nodeOfMember(member);
-    const remove = [...voters, ...learners].filter((old) =>
-      nodeOfMember(old) === node
-    );
-    this.configure({ addLearners: [member], remove });
+    const change = joining(this.#core.configuration, member);
+    if (change !== null && this.#core.role === "leader") this.configure(change);
   }
 
-  /** Asks for a change of membership; without effect unless this replica leads. */
+  /** Asks the leader for a change of membership; it may be refused, or get lost. */
   configure(change: ConfigurationChange): void {
-    this.#input({ type: "configure", change });
+    const { role, leader, term } = this.#core;
+    if (role === "leader") return this.#input({ type: "configure", change });
+    if (leader === null) return;
+    const from = this.member;
+    this.#out.send({ type: "configure", from, to: leader, term, change });
+  }
+
+  /** The configuration as far as it is applied here: every part of it is committed. */
+  get configuration(): Configuration {
+    return this.#disk.configuration.configuration;
   }
 
   /** Moves leadership to a voter; null: to the most advanced one. */
@@ -733,20 +740,10 @@ export class Group {
       this.#leftFullDiskTick = -LEAVE_FULL_DISK_TICKS;
     }
     if (this.#core.role !== "leader") return;
-    this.#promoteLearners();
+    const promote = promotable(this.#core);
+    if (promote.length > 0) this.configure({ promote });
     this.#leaveFullDisk();
     this.#compactHistory();
-  }
-
-  /** A learner that has nearly the whole log votes from now on. */
-  #promoteLearners(): void {
-    const { configuration, lastIndex } = this.#core;
-    if (configuration.votersOutgoing.length > 0) return;
-    const progress = this.#core.progress();
-    const promote = configuration.learners.filter((learner) =>
-      (progress.get(learner)?.match ?? 0) >= lastIndex - PROMOTION_LAG_MAX
-    );
-    if (promote.length > 0) this.configure({ promote });
   }
 
   /** A leader without space lets another try, whose disk may have some. */

@@ -48,6 +48,19 @@ export function nodeOfMember(member: MemberId): string {
   return slash === -1 ? member : member.slice(0, slash);
 }
 
+/**
+ * Stands in a configuration for a node that may join and has not come yet: whoever comes from there
+ * with `--rejoin` takes its place.
+ */
+export function invitedMember(nodeId: string): MemberId {
+  return `${nodeId}/invited`;
+}
+
+/** True for an {@linkcode invitedMember}. */
+export function isInvited(member: MemberId): boolean {
+  return member.endsWith("/invited");
+}
+
 /** True if the member joined after the cluster was founded. */
 export function isRejoined(member: MemberId): boolean {
   return member.includes("/");

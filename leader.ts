@@ -12,11 +12,16 @@
 import { assert, DkvError } from "./errors.ts";
 import type { Effect, MessageBody, RefusedReason } from "./effect.ts";
 import { entryBytes, type Log } from "./log.ts";
-import type { Configuration, Entry, Index, MemberId } from "./message.ts";
+import type {
+  Configuration,
+  ConfigurationChange,
+  Entry,
+  Index,
+  MemberId,
+} from "./message.ts";
 import {
   changeConfiguration,
   committedIndex,
-  type ConfigurationChange,
   type ConfigurationHistory,
   hasQuorum,
   isJoint,

@@ -12,19 +12,12 @@
  */
 
 import { assert, DkvError } from "./errors.ts";
-import type { Configuration, Index, MemberId } from "./message.ts";
-
-/** A change asked for by an operator; the parts may be combined (a replacement is promote + remove). */
-export interface ConfigurationChange {
-  /** New members that receive the log but do not vote yet. */
-  readonly addLearners?: readonly MemberId[];
-  /** Learners that shall vote; they must have caught up. */
-  readonly promote?: readonly MemberId[];
-  /** Voters that shall only listen. */
-  readonly demote?: readonly MemberId[];
-  /** Members that leave, voters or learners. */
-  readonly remove?: readonly MemberId[];
-}
+import type {
+  Configuration,
+  ConfigurationChange,
+  Index,
+  MemberId,
+} from "./message.ts";
 
 /** What a vote has come to so far. */
 export type VoteResult = "won" | "lost" | "pending";
@@ -42,12 +35,14 @@ export const MEMBERS_MAX = 64;
 export function simpleConfiguration(
   voters: readonly MemberId[],
   learners: readonly MemberId[] = [],
+  { held = [] }: { held?: readonly MemberId[] | undefined } = {},
 ): Configuration {
   const configuration = {
     voters: sorted(voters),
     votersOutgoing: [],
     learners: sorted(learners),
     learnersNext: [],
+    ...holding(held),
   };
   assertConfiguration(configuration);
   return configuration;
@@ -68,6 +63,12 @@ export function isVoter(configuration: Configuration, id: MemberId): boolean {
 export function membersOf(configuration: Configuration): MemberId[] {
   const { voters, votersOutgoing, learners } = configuration;
   return sorted([...voters, ...votersOutgoing, ...learners]);
+}
+
+/** Everyone that is a member when a change under way has ended. */
+export function futureMembersOf(configuration: Configuration): MemberId[] {
+  const { voters, learners, learnersNext } = configuration;
+  return sorted([...voters, ...learners, ...learnersNext]);
 }
 
 /** The highest index that a majority (of both halves, when joint) has reached. */
@@ -111,8 +112,14 @@ export function changeConfiguration(
   change: ConfigurationChange,
 ): Configuration {
   assert(!isJoint(current), "Cannot change a joint configuration");
-  const { addLearners = [], promote = [], demote = [], remove = [] } = change;
-  checkChange(current, { addLearners, promote, demote, remove });
+  const {
+    addLearners = [],
+    promote = [],
+    demote = [],
+    remove = [],
+    hold = [],
+  } = change;
+  checkChange(current, { addLearners, promote, demote, remove, hold });
   const leaves = new Set([...demote, ...remove]);
   const voters = sorted([
     ...current.voters.filter((id) => !leaves.has(id)),
@@ -137,6 +144,10 @@ export function changeConfiguration(
     votersOutgoing: touchesVoters ? current.voters : [],
     learners,
     learnersNext: sorted(demote),
+    ...holding([
+      ...(current.learnersHeld ?? []).filter((id) => !moves.has(id)),
+      ...hold,
+    ]),
   };
   assertConfiguration(next);
   return next;
@@ -148,20 +159,26 @@ export function leaveJoint(joint: Configuration): Configuration {
   return simpleConfiguration(joint.voters, [
     ...joint.learners,
     ...joint.learnersNext,
-  ]);
+  ], { held: joint.learnersHeld });
 }
 
 /** Throws unless the configuration keeps every rule that {@linkcode Configuration} states. */
 export function assertConfiguration(configuration: Configuration): void {
   const { voters, votersOutgoing, learners, learnersNext } = configuration;
+  const { learnersHeld = [] } = configuration;
   assert(voters.length > 0, "Configuration without voters");
-  for (const set of [voters, votersOutgoing, learners, learnersNext]) {
+  for (
+    const set of [voters, votersOutgoing, learners, learnersNext, learnersHeld]
+  ) {
     for (const [i, id] of set.entries()) {
       assert(i === 0 || set[i - 1]! < id, `Members not sorted: ${set}`);
     }
   }
   for (const id of learners) {
     assert(!isVoter(configuration, id), `Member ${id} votes and learns`);
+  }
+  for (const id of learnersHeld) {
+    assert(learners.includes(id), `Member ${id} is held and no learner`);
   }
   for (const id of learnersNext) {
     assert(
@@ -238,6 +255,13 @@ export class ConfigurationHistory {
   }
 }
 
+/** The field is absent when nobody is held. */
+function holding(
+  held: readonly MemberId[],
+): Pick<Configuration, "learnersHeld"> {
+  return held.length === 0 ? {} : { learnersHeld: sorted(held) };
+}
+
 function sorted(ids: readonly MemberId[]): MemberId[] {
   return [...new Set(ids)].sort();
 }
@@ -284,6 +308,9 @@ function checkChange(
   const members = membersOf(current);
   for (const id of change.addLearners) {
     if (members.includes(id)) refuse(`${id} is a member already`);
+  }
+  for (const id of change.hold) {
+    if (!change.addLearners.includes(id)) refuse(`${id} is not added`);
   }
   for (const id of change.promote) {
     if (!current.learners.includes(id)) refuse(`${id} is not a learner`);

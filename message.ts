@@ -24,6 +24,22 @@ export interface Configuration {
   readonly learners: readonly MemberId[];
   /** Outgoing voters that become learners when the joint configuration is left. */
   readonly learnersNext: readonly MemberId[];
+  /** The learners that stay so until they are promoted by name; absent: none. */
+  readonly learnersHeld?: readonly MemberId[];
+}
+
+/** A change asked for by an operator; the parts may be combined (a replacement is promote + remove). */
+export interface ConfigurationChange {
+  /** New members that receive the log but do not vote yet. */
+  readonly addLearners?: readonly MemberId[];
+  /** Those of `addLearners` that stay learners until they are promoted by name. */
+  readonly hold?: readonly MemberId[];
+  /** Learners that shall vote; they must have caught up. */
+  readonly promote?: readonly MemberId[];
+  /** Voters that shall only listen. */
+  readonly demote?: readonly MemberId[];
+  /** Members that leave, voters or learners. */
+  readonly remove?: readonly MemberId[];
 }
 
 /** One entry of the replicated log. */
@@ -171,5 +187,10 @@ export type Message =
       /** Any node to the leader: hand leadership to `target` (null: the most advanced voter). */
       readonly type: "transferLeadership";
       readonly target: MemberId | null;
+    }
+    | {
+      /** Any node to the leader: change who the members are. The group, not the core, handles it. */
+      readonly type: "configure";
+      readonly change: ConfigurationChange;
     }
   );

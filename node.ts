@@ -23,7 +23,7 @@ import {
   quarantine,
   randomHex,
 } from "./identity.ts";
-import { membersOf, simpleConfiguration } from "./members.ts";
+import { futureMembersOf, membersOf, simpleConfiguration } from "./members.ts";
 import type { Configuration, MemberId, Message, Term } from "./message.ts";
 import type { LogFields, Logger } from "./metrics.ts";
 import { Peers } from "./peers.ts";
@@ -43,6 +43,8 @@ const CATCH_UP_TICKS_MAX = 2;
 const VERIFY_BYTES_MAX = 256 * 1024 * 1024;
 /** How often a leader looks for nodes that want to join. */
 const JOIN_RETRY_TICKS = 10;
+/** A node that is no member and hears of no leader for so long was removed. */
+const REMOVAL_TICKS = 60;
 /** How often a full disk is asked whether it has space again. */
 const SPACE_RETRY_TICKS = 10;
 /** How long a stopping node waits for another to lead, and for open calls. */
@@ -92,6 +94,8 @@ export class Node {
   #isHalted = false;
   #lastTickMs = performance.now();
   #writeRefusal: string | null = null;
+  /** How long no leader spoke to this node, which is no member; null until it was one. */
+  #silentTicks: number | null = null;
   #state: "starting" | "running" | "stopping" | "stopped" = "starting";
 
   /**
@@ -327,6 +331,27 @@ export class Node {
     }
   }
 
+  /**
+   * A member that the cluster has removed must not go on as if it were one. The others do not tell it
+   * when the change is done, they fall silent; had it failed, a leader would speak up. One that rejoins
+   * takes in old configurations first, in which it is not.
+   */
+  #endIfRemoved(): void {
+    const { memberId, nodeId } = this.#identity;
+    const { configuration, leader } = this.#group.core;
+    const isMember = futureMembersOf(configuration).includes(memberId);
+    if (isMember || this.#silentTicks !== null && leader !== null) {
+      this.#silentTicks = 0;
+    }
+    if (isMember || this.#silentTicks === null && isRejoined(memberId)) return;
+    this.#silentTicks = (this.#silentTicks ?? 0) + 1;
+    if (this.#silentTicks < REMOVAL_TICKS) return;
+    const text =
+      `${memberId} was removed from the cluster. To bring ${nodeId} back, add it, empty ` +
+      "its data directory and start it with --rejoin";
+    this.#fail(new DkvError("MEMBERSHIP_REFUSED", text));
+  }
+
   #onTimer(): void {
     const { tickMs } = this.#config.settings;
     const ticks = Math.floor((performance.now() - this.#lastTickMs) / tickMs);
@@ -338,6 +363,7 @@ export class Node {
       this.#group.tick();
     }
     if (this.#group.ticks % JOIN_RETRY_TICKS === 0) this.#admitJoiners();
+    this.#endIfRemoved();
   }
 
   /** As with whole ticks, time that nobody saw has not passed. */

@@ -34,6 +34,7 @@ import { assert, DkvError } from "./errors.ts";
 import type { Group } from "./group.ts";
 import { nodeOfMember } from "./identity.ts";
 import type { RangeResult } from "./ranges.ts";
+import { type MemberInfo, Membership } from "./membership.ts";
 import type { Result } from "./results.ts";
 import type { LeaseInfo } from "./store.ts";
 import type { Watch, WatchOptions } from "./watch.ts";
@@ -82,10 +83,12 @@ export function keyAfter(key: Key): Key {
 export class Service {
   readonly #group: Group;
   readonly #settings: Settings;
+  readonly #membership: Membership;
 
   constructor(group: Group, settings: Settings) {
     this.#group = group;
     this.#settings = settings;
+    this.#membership = new Membership(group, settings);
   }
 
   /** The id of the node that leads; empty if this node knows none. */
@@ -418,6 +421,43 @@ export class Service {
       "DEADLINE_EXCEEDED",
       "Leadership did not move before the deadline",
     );
+  }
+
+  /** The nodes that take part; `serializable`: as far as this node knows. */
+  async members(
+    options: CallOptions & { serializable: boolean },
+  ): Promise<MemberInfo[]> {
+    await this.ready(options);
+    return this.#membership.list();
+  }
+
+  /** Invites a node: it takes part when it starts with `--rejoin`. `hold`: without a vote, until promoted. */
+  async addMember(
+    nodeId: string,
+    options: CallOptions & { hold: boolean },
+  ): Promise<void> {
+    await this.#changeable(options);
+    const timeoutMs = this.#timeout(options);
+    await this.#membership.add(nodeId, { hold: options.hold, timeoutMs });
+  }
+
+  /** Removes a node: it ends when it learns of it. */
+  async removeMember(nodeId: string, options: CallOptions): Promise<void> {
+    await this.#changeable(options);
+    const timeoutMs = this.#timeout(options);
+    await this.#membership.remove(nodeId, { timeoutMs });
+  }
+
+  /** Gives a learner that has caught up its vote. */
+  async promoteMember(nodeId: string, options: CallOptions): Promise<void> {
+    await this.#changeable(options);
+    const timeoutMs = this.#timeout(options);
+    await this.#membership.promote(nodeId, { timeoutMs });
+  }
+
+  /** Without a leader, and before this node knows what is in force, nothing is planned. */
+  #changeable(options: CallOptions): Promise<void> | void {
+    return this.ready({ ...options, serializable: false });
   }
 
   #timeout({ timeoutMs }: CallOptions): number {

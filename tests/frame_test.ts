@@ -125,6 +125,17 @@ const MESSAGES: readonly Message[] = [
   { ...HEAD, type: "forwardRefused", origin: 0, ids: [], code: "OVERLOADED" },
   { ...HEAD, type: "transferLeadership", target: "m3" },
   { ...HEAD, type: "transferLeadership", target: null },
+  {
+    ...HEAD,
+    type: "configure",
+    change: {
+      addLearners: ["m4", "m5"],
+      hold: ["m5"],
+      promote: ["m3"],
+      demote: ["m2"],
+      remove: ["m1"],
+    },
+  },
 ];
 
 const FRAMES: readonly Frame[] = [

@@ -3,7 +3,6 @@ import { DkvError } from "../errors.ts";
 import {
   changeConfiguration,
   committedIndex,
-  type ConfigurationChange,
   ConfigurationHistory,
   hasQuorum,
   isJoint,
@@ -13,7 +12,11 @@ import {
   simpleConfiguration,
   voteResult,
 } from "../members.ts";
-import type { Configuration, MemberId } from "../message.ts";
+import type {
+  Configuration,
+  ConfigurationChange,
+  MemberId,
+} from "../message.ts";
 
 const abc = simpleConfiguration(["c", "a", "b"], ["l"]);
 

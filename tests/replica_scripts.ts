@@ -366,6 +366,7 @@ function bodyText(message: Message): string {
     case "timeoutNow":
     case "forward":
     case "forwardRefused":
+    case "configure":
       return "";
     default:
       return unreachable(message);

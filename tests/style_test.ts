@@ -45,7 +45,9 @@ const LAYERS: readonly (readonly string[])[] = [
   // One group.
   ["proposals", "queries", "retention", "logclock", "catchup"],
   ["forwards"],
+  ["admission"],
   ["group"],
+  ["membership"],
   // What operations mean, and who speaks of them to clients.
   ["checks"],
   ["service"],
@@ -130,6 +132,7 @@ const PURE: readonly string[] = [
   "logclock",
   "catchup",
   "forwards",
+  "admission",
   "group",
 ];
 const IMPURE_REGEXP =

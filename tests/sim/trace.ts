@@ -96,5 +96,7 @@ export function describe(message: Message): string {
       return head;
     case "transferLeadership":
       return `${head} target ${message.target}`;
+    case "configure":
+      return `${head} ${JSON.stringify(message.change)}`;
   }
 }
