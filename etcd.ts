@@ -12,6 +12,8 @@ import { type EtcdContext, etcdContext, type EtcdOptions } from "./etcdcall.ts";
 import { kvHandlers } from "./etcdkv.ts";
 import { leaseHandlers } from "./etcdlease.ts";
 import { watchHandlers } from "./etcdwatch.ts";
+import { authHandlers } from "./etcdauth.ts";
+import { maintenanceHandlers } from "./etcdmaintenance.ts";
 import { clusterHandlers } from "./etcdcluster.ts";
 
 /**
@@ -30,6 +32,8 @@ const SERVICES: Readonly<
   "etcdserverpb.Watch": watchHandlers,
   "etcdserverpb.Lease": leaseHandlers,
   "etcdserverpb.Cluster": clusterHandlers,
+  "etcdserverpb.Maintenance": maintenanceHandlers,
+  "etcdserverpb.Auth": authHandlers,
 };
 
 /** etcd's services on one node, ready to be added to its server. */

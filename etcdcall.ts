@@ -25,6 +25,7 @@ import type { Config } from "./config.ts";
 import type { DkvError } from "./errors.ts";
 import { EtcdError, etcdStatus, EtcdUnsupported } from "./etcderrors.ts";
 import type { CallOptions, Service } from "./service.ts";
+import type { Snapshot } from "./snapshots.ts";
 
 /** What the adapter needs of the node. */
 export interface EtcdOptions {
@@ -32,6 +33,14 @@ export interface EtcdOptions {
   readonly config: Config;
   /** Which node of the configuration this is. */
   readonly nodeId: string;
+  /** The file of this node's state. */
+  readonly disk: {
+    bytes(): number;
+    /** Why writes are refused; null if they are not. */
+    writeRefusal(): string | null;
+    /** A copy, of one moment; to be removed after use. */
+    snapshot(): Promise<Snapshot>;
+  };
   /** Called with a broken invariant or damaged data: the node stops. */
   onDefect(error: unknown): void;
   log(text: string, fields: Record<string, unknown>): void;

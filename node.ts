@@ -153,7 +153,15 @@ export class Node {
       settings: config.settings,
       status: () => this.status(),
     });
-    const etcd = new EtcdAdapter({ ...served, config });
+    const etcd = new EtcdAdapter({
+      ...served,
+      config,
+      disk: {
+        bytes: () => this.#disk.bytes,
+        writeRefusal: () => this.#writeRefusal,
+        snapshot: () => this.#snapshots.make(this.#disk.path),
+      },
+    });
     this.#peers = this.#makePeers(self.id);
     this.#server = new grpc.Server(serverOptions());
     this.#adapter.addTo(this.#server, { reflectAlso: etcd.definition });
@@ -166,7 +174,6 @@ export class Node {
     return this.#ended.promise;
   }
 
-  /** The operations of the cluster, as this node serves them. */
   get identity(): Identity {
     return this.#identity;
   }

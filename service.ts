@@ -72,6 +72,18 @@ export interface Page {
   readonly more: boolean;
 }
 
+/** How far one replica is. */
+export interface ReplicaState {
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  /** 0 if history was never compacted. */
+  readonly compactRevision: number;
+  /** Of everything that was applied; a safe integer. */
+  readonly stateHash: number;
+  /** It has no vote. */
+  readonly isLearner: boolean;
+}
+
 type ResultOf<Type extends Result["type"]> = Extract<Result, { type: Type }>;
 
 /** The smallest key after `key`: with it, a single key is a range. */
@@ -105,6 +117,23 @@ export class Service {
   /** The Raft term that this node is in. */
   get term(): number {
     return this.#group.core.term;
+  }
+
+  /** Who may do what is not looked at yet: users and roles will be checked here. */
+  get isAuthEnabled(): boolean {
+    return false;
+  }
+
+  /** How far this node's replica is. */
+  get replica(): ReplicaState {
+    const { core, store, member, configuration } = this.#group;
+    return {
+      commitIndex: core.commit,
+      appliedIndex: store.state.appliedIndex,
+      compactRevision: store.state.compactRevision,
+      stateHash: store.state.hash,
+      isLearner: configuration.learners.includes(member),
+    };
   }
 
   // ---------------------------------------------------------------- writes

@@ -40,6 +40,7 @@ const CONFIGURATION: Configuration = {
   votersOutgoing: ["a", "b", "d"],
   learners: ["e"],
   learnersNext: ["d"],
+  learnersHeld: ["e"],
 };
 const ENTRIES: readonly Entry[] = [
   { index: 8, term: 3, type: "empty" },
