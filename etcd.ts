@@ -14,6 +14,7 @@ import { leaseHandlers } from "./etcdlease.ts";
 import { watchHandlers } from "./etcdwatch.ts";
 import { authHandlers } from "./etcdauth.ts";
 import { maintenanceHandlers } from "./etcdmaintenance.ts";
+import { electionHandlers, lockHandlers } from "./etcdlock.ts";
 import { clusterHandlers } from "./etcdcluster.ts";
 
 /**
@@ -34,6 +35,8 @@ const SERVICES: Readonly<
   "etcdserverpb.Cluster": clusterHandlers,
   "etcdserverpb.Maintenance": maintenanceHandlers,
   "etcdserverpb.Auth": authHandlers,
+  "v3lockpb.Lock": lockHandlers,
+  "v3electionpb.Election": electionHandlers,
 };
 
 /** etcd's services on one node, ready to be added to its server. */

@@ -160,6 +160,24 @@ export function serverStream(
   };
 }
 
+/** As `unary` of `call.ts`, for handlers that wait for others and must not outlive their client. */
+export function waitingUnary(
+  context: EtcdContext,
+  handler: (wire: Wire, call: StreamCall) => Promise<Record<string, unknown>>,
+) {
+  return (
+    call: grpc.ServerUnaryCall<Wire, unknown>,
+    callback: grpc.sendUnaryData<unknown>,
+  ): Promise<void> => {
+    const signal = signalOf(call);
+    const serve = unary<Wire, EtcdContext>(
+      context,
+      (wire, _context, options) => handler(wire, { ...options, signal }),
+    );
+    return serve(call, callback);
+  };
+}
+
 /** Aborted when the client of a call is gone. */
 export function signalOf(
   call: Pick<EventEmitter, "on"> & { readonly cancelled: boolean },

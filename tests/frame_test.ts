@@ -40,7 +40,6 @@ const CONFIGURATION: Configuration = {
   votersOutgoing: ["a", "b", "d"],
   learners: ["e"],
   learnersNext: ["d"],
-  learnersHeld: ["e"],
 };
 const ENTRIES: readonly Entry[] = [
   { index: 8, term: 3, type: "empty" },
@@ -126,6 +125,15 @@ const MESSAGES: readonly Message[] = [
   { ...HEAD, type: "forwardRefused", origin: 0, ids: [], code: "OVERLOADED" },
   { ...HEAD, type: "transferLeadership", target: "m3" },
   { ...HEAD, type: "transferLeadership", target: null },
+  {
+    ...HEAD,
+    type: "snapshot",
+    meta: {
+      index: 12,
+      term: 3,
+      configuration: { ...CONFIGURATION, learnersHeld: ["e"] },
+    },
+  },
   {
     ...HEAD,
     type: "configure",

@@ -1,0 +1,284 @@
+/** etcd's services around the keys: members, maintenance, locks and elections, on a real cluster. */
+
+import type * as Grpc from "@grpc/grpc-js";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { createHash } from "node:crypto";
+import { clusterTest, eventually, type TestCluster } from "./cluster.ts";
+
+const CALL_MS = 5000;
+
+type Message = Record<string, unknown>;
+type Call = (
+  request: object,
+  options: { deadline: number },
+  callback: (error: Error | null, response: Message) => void,
+) => Grpc.ClientUnaryCall;
+type Stream = (request: object) => Grpc.ClientReadableStream<Message>;
+
+/** etcd's services of one node, by name. */
+class EtcdClient {
+  readonly #clients: ReadonlyMap<string, Grpc.Client>;
+
+  private constructor(clients: ReadonlyMap<string, Grpc.Client>) {
+    this.#clients = clients;
+  }
+
+  static async open(address: string): Promise<EtcdClient> {
+    const grpc = await import("@grpc/grpc-js");
+    const { loadSync } = await import("@grpc/proto-loader");
+    const paths = ["rpc", "lock", "election"].map((name) =>
+      decodeURIComponent(
+        new URL(`../proto/etcd/${name}.proto`, import.meta.url).pathname,
+      )
+    );
+    const proto = loadSync(paths, {
+      keepCase: true,
+      longs: String,
+      enums: String,
+      defaults: true,
+    });
+    const clients = new Map<string, Grpc.Client>();
+    for (
+      const name of [
+        "etcdserverpb.Cluster",
+        "etcdserverpb.Maintenance",
+        "etcdserverpb.Auth",
+        "v3lockpb.Lock",
+        "v3electionpb.Election",
+      ]
+    ) {
+      const Client = grpc.makeClientConstructor(
+        proto[name] as Grpc.ServiceDefinition,
+        name,
+      );
+      clients.set(
+        name.slice(name.indexOf(".") + 1),
+        new Client(address, grpc.credentials.createInsecure()),
+      );
+    }
+    return new EtcdClient(clients);
+  }
+
+  call(method: string, request: object = {}): Promise<Message> {
+    return this.begin(method, request).answer;
+  }
+
+  /** As `call`, for those who may cancel it. */
+  begin(
+    method: string,
+    request: object,
+  ): { answer: Promise<Message>; cancel: () => void } {
+    const { promise, resolve, reject } = Promise.withResolvers<Message>();
+    const call = this.#method<Call>(method)(
+      request,
+      { deadline: Date.now() + CALL_MS },
+      (error, response) => error ? reject(error) : resolve(response),
+    );
+    return { answer: promise, cancel: () => call.cancel() };
+  }
+
+  stream(
+    method: string,
+    request: object = {},
+  ): Grpc.ClientReadableStream<Message> {
+    return this.#method<Stream>(method)(request);
+  }
+
+  close(): void {
+    for (const client of this.#clients.values()) client.close();
+  }
+
+  #method<Type>(method: string): Type {
+    const [service = "", name = ""] = method.split(".");
+    const client = this.#clients.get(service);
+    assert(client !== undefined, `No service ${service}`);
+    const made = (client as unknown as Record<string, () => void>)[name];
+    assert(made !== undefined, `No method ${method}`);
+    return made.bind(client) as Type;
+  }
+}
+
+interface WireMember {
+  ID: string;
+  name: string;
+  isLearner: boolean;
+  peerURLs: string[];
+}
+
+clusterTest(
+  "etcd: members, maintenance, locks and elections",
+  {},
+  async (cluster) => {
+    const [leader, other] = [await cluster.leader(), ""];
+    const follower = cluster.ids.find((id) => id !== leader) ?? other;
+    const clients = [
+      await EtcdClient.open(cluster.address(follower)),
+      await EtcdClient.open(cluster.address(leader)),
+    ] as const;
+    try {
+      await maintenance(clients, leader);
+      await locks(cluster, clients[0]);
+      await elections(cluster, clients[0]);
+      await members(cluster, { client: clients[0], leader, follower });
+    } finally {
+      for (const client of clients) client.close();
+    }
+  },
+);
+
+async function maintenance(
+  [client, atLeader]: readonly [EtcdClient, EtcdClient],
+  leader: string,
+): Promise<void> {
+  const { members } = await client.call("Cluster.MemberList") as unknown as {
+    members: WireMember[];
+  };
+  const idOf = new Map(members.map(({ name, ID }) => [name, ID]));
+  const status = await client.call("Maintenance.Status");
+  assertEquals(status["leader"], idOf.get(leader));
+  const hashes = await Promise.all(
+    [client, atLeader].map(async (one) =>
+      (await one.call("Maintenance.HashKV"))["hash"]
+    ),
+  );
+  assertEquals(hashes[0], hashes[1]);
+  const digest = createHash("sha256");
+  let bytes = 0;
+  let last = new Uint8Array();
+  for await (const { blob } of client.stream("Maintenance.Snapshot")) {
+    if (last.length > 0) digest.update(last);
+    last = blob as Uint8Array<ArrayBuffer>;
+    bytes += last.length;
+  }
+  assertEquals(bytes % 512, 32);
+  assertEquals(digest.digest().toString("hex"), last.toHex());
+  const refusal = await assertRejects(() =>
+    client.call("Maintenance.MoveLeader", { targetID: idOf.get(leader) })
+  );
+  assert(/etcdserver: not leader/.test(String(refusal)), String(refusal));
+  const auth = await client.call("Auth.AuthStatus");
+  assertEquals(auth["enabled"], false);
+}
+
+async function grant(cluster: TestCluster, node: string): Promise<string> {
+  const { lease } = await cluster.call<{ lease: number | string }>(
+    node,
+    "KeyValue.Grant",
+    { lease: ++leases, ttlMs: 60_000 },
+  );
+  return String(lease);
+}
+
+let leases = 1000;
+
+const name = new TextEncoder().encode("n");
+
+/** The second waits for the first; a third that gives up leaves nothing behind. */
+async function locks(cluster: TestCluster, client: EtcdClient): Promise<void> {
+  const [node = ""] = cluster.ids;
+  const [a, b, c] = [
+    await grant(cluster, node),
+    await grant(cluster, node),
+    await grant(cluster, node),
+  ];
+  const first = await client.call("Lock.Lock", { name, lease: a });
+  const third = client.begin("Lock.Lock", { name, lease: c });
+  const gone = assertRejects(() => third.answer);
+  const waiting = client.call("Lock.Lock", { name, lease: b });
+  let isHeld = false;
+  void waiting.then(() => isHeld = true);
+  await eventually("both wait", async () => {
+    return (await cluster.status(node)).keys === 3;
+  });
+  third.cancel();
+  await gone;
+  await eventually("the place is given up", async () => {
+    return (await cluster.status(node)).keys === 2;
+  });
+  assert(!isHeld);
+  await client.call("Lock.Unlock", { key: first["key"] });
+  const second = await waiting;
+  await client.call("Lock.Unlock", { key: second["key"] });
+  const unknown = await assertRejects(() =>
+    client.call("Lock.Lock", { name, lease: "999" })
+  );
+  assert(/requested lease not found/.test(String(unknown)), String(unknown));
+}
+
+async function elections(
+  cluster: TestCluster,
+  client: EtcdClient,
+): Promise<void> {
+  const [node = ""] = cluster.ids;
+  const none = await assertRejects(() =>
+    client.call("Election.Leader", { name })
+  );
+  assert(/election: no leader/.test(String(none)), String(none));
+  const observed: string[] = [];
+  const observer = client.stream("Election.Observe", { name });
+  observer.on("error", () => {});
+  observer.on("data", ({ kv }) => observed.push(kv.value.toString()));
+  const campaign = async (value: string) => {
+    const lease = await grant(cluster, node);
+    const answer = await client.call("Election.Campaign", {
+      name,
+      lease,
+      value: new TextEncoder().encode(value),
+    });
+    return answer["leader"];
+  };
+  const first = await campaign("one");
+  await client.call("Election.Proclaim", {
+    leader: first,
+    value: new TextEncoder().encode("two"),
+  });
+  const next = campaign("three");
+  await client.call("Election.Resign", { leader: first });
+  await next;
+  await eventually("all is observed", () => observed.includes("three"));
+  observer.cancel();
+  assertEquals(observed.filter((value) => value !== "one"), ["two", "three"]);
+  const late = await assertRejects(() =>
+    client.call("Election.Proclaim", { leader: first, value: name })
+  );
+  assert(/election: not leader/.test(String(late)), String(late));
+}
+
+/** A node is removed, ends, is added as a learner, comes back empty and is promoted. */
+async function members(
+  cluster: TestCluster,
+  { client, leader, follower }: {
+    client: EtcdClient;
+    leader: string;
+    follower: string;
+  },
+): Promise<void> {
+  const list = async () =>
+    (await client.call("Cluster.MemberList", { linearizable: true }))[
+      "members"
+    ] as WireMember[];
+  const target = cluster.ids.find((id) => id !== leader && id !== follower);
+  assert(target !== undefined);
+  const { ID, peerURLs } = (await list()).find((one) => one.name === target) ??
+    { ID: "", peerURLs: [] };
+  await client.call("Cluster.MemberRemove", { ID });
+  assertEquals((await list()).length, 2);
+  await eventually("it ends", () => cluster.node(target).exit !== null);
+  const unknown = await assertRejects(() =>
+    client.call("Cluster.MemberRemove", { ID })
+  );
+  assert(/etcdserver: member not found/.test(String(unknown)));
+  await client.call("Cluster.MemberAdd", { peerURLs, isLearner: true });
+  await Deno.remove(cluster.dataDir(target), { recursive: true });
+  await cluster.restart(target, ["--rejoin"]);
+  await eventually(
+    "it learns",
+    async () =>
+      (await list()).some((one) => one.name === target && one.isLearner),
+  );
+  await eventually("it is promoted", async () => {
+    await client.call("Cluster.MemberPromote", { ID });
+    return true;
+  });
+  assertEquals((await list()).filter(({ isLearner }) => isLearner), []);
+}
