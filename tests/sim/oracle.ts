@@ -48,7 +48,7 @@ export class Oracle {
   readonly model = new Model();
   /** Position 0 stands for the empty state; otherwise the entry's index. */
   readonly expected: Expected[] = [
-    { revision: 0, compactRevision: 0, timeMs: 0 },
+    { revision: 1, compactRevision: 0, timeMs: 0 },
   ];
   readonly journal: Entry[] = [];
   readonly #sessions = new Map<string, Session>();
