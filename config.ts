@@ -23,8 +23,8 @@ const DAY_MS = 24 * HOUR_MS;
 export const LIMITS = {
   /** A key, in bytes. */
   keyBytesMax: 4 * KIB,
-  /** A value, in bytes; as in etcd, the request that carries it is bounded as well (`requestBytesMax`). */
-  valueBytesMax: 1 * MIB,
+  /** A value, in bytes: what a request of etcd's default size carries beside the largest key. */
+  valueBytesMax: 1528 * KIB,
   /** Comparisons, `then` operations and `else` operations that any cluster takes, each. */
   transactionOperationsMax: 128,
   /** A response that is not a stream; what would be larger must be asked for with `List`. */
@@ -139,7 +139,7 @@ export const SETTINGS: {
   heartbeatTicks: { default: 2, min: 1, max: 100 },
   electionTicksMin: { default: 10, min: 4, max: 1000 },
   requestTimeoutMs: { default: 5000, min: 100, max: 10 * MINUTE_MS },
-  requestBytesMax: { default: 1536 * KIB, min: 1280 * KIB, max: 8 * MIB },
+  requestBytesMax: { default: 1536 * KIB, min: 1536 * KIB, max: 8 * MIB },
   transactionOperationsMax: {
     default: LIMITS.transactionOperationsMax,
     min: LIMITS.transactionOperationsMax,

@@ -79,7 +79,7 @@ function transact(...then: Operation[]): Request {
   return { type: "transact", compares: [], then, else: [] };
 }
 
-/** Revisions count from 1 here, which is easier to follow: as in a store that was written before 0.2. */
+/** Revisions count from 1 here: easier to follow. */
 const START = { ...EMPTY_STATE, revision: 0 };
 
 /** A store with its rows, fed one entry at a time. */

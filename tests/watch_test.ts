@@ -85,7 +85,7 @@ class Consumer {
   }
 }
 
-/** Revisions count from 1 here, which is easier to follow: as in a store that was written before 0.2. */
+/** Revisions count from 1 here: easier to follow. */
 const START = { ...EMPTY_STATE, revision: 0 };
 
 /** A store with watchers, fed entry by entry. */
