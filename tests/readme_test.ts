@@ -34,11 +34,11 @@ clusterTest(
     assertEquals(
       stdout,
       [
-        "revision 1, version 1",
-        "user/ann Ann 1",
+        "revision 2, version 1",
+        "user/ann Ann 2",
         "the seat is ann's",
         "user/ann",
-        "put user/ann 1",
+        "put user/ann 2",
         "",
       ].join("\n"),
     );
