@@ -114,9 +114,10 @@ function resolved(
   }
   if (typeof value !== "object") return value;
   return Object.fromEntries(
-    Object.entries(value).map((
-      [name, inner],
-    ) => [name, resolved(inner, revisions, name)]),
+    Object.entries(value).filter(([name, inner]) =>
+      // As clients leave it out: sent as empty, etcd takes it for the end of all keys.
+      name !== "range_end" || inner !== ""
+    ).map(([name, inner]) => [name, resolved(inner, revisions, name)]),
   );
 }
 
