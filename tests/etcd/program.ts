@@ -17,7 +17,7 @@ const POLL_MS = 20;
 const OUTPUT_CHARACTERS_MAX = 8000;
 
 /** The programs; Debian has them in etcd-server and etcd-client. */
-export type Program = "etcd" | "etcdctl" | "node";
+export type Program = "etcd" | "etcdctl";
 
 /** Why a test that needs a program is ignored; null if the program may be run and is there. */
 export function missing(program: Program): string | null {

@@ -1,0 +1,116 @@
+/**
+ * The differential fuzzer of the etcd API: that it hears every difference and finds a short sequence
+ * that shows it; and a few seconds of it. `deno task etcd:diff` runs longer.
+ */
+
+import { assert, assertEquals, assertGreater } from "@std/assert";
+import { TestCluster } from "./cluster.ts";
+import type { Said } from "./etcd/play.ts";
+import { Etcd, programTest } from "./etcd/program.ts";
+
+/** Sequences, and requests in each, that a test has time for. */
+const SLICE = { first: 0, sequences: 12, requests: 50, differencesMax: 1 };
+const SEED = 20_261_123;
+
+programTest(
+  ["etcd"],
+  "etcd_diff: dkv answers as etcd does, seed by seed",
+  async () => {
+    const { compareServers, describe } = await import("./etcd/diff.ts");
+    const { Pair } = await import("./etcd/pair.ts");
+    await using etcd = await Etcd.start();
+    await using cluster = await TestCluster.start({ nodes: 1 });
+    using pair = new Pair(etcd.address, cluster.address("node1"));
+    const { found, sequences } = await compareServers(pair, {
+      ...SLICE,
+      seed: SEED,
+    });
+    assertEquals(
+      found.length,
+      0,
+      `seed ${SEED}\n${found.map(describe).join("\n")}`,
+    );
+    assertEquals(sequences, SLICE.sequences);
+  },
+);
+
+programTest(
+  ["etcd"],
+  "etcd_diff: finds an etcd with another limit, in a single request",
+  async () => {
+    const { compareServers } = await import("./etcd/diff.ts");
+    const { Pair } = await import("./etcd/pair.ts");
+    await using etcd = await Etcd.start();
+    await using other = await Etcd.start({ args: ["--max-txn-ops=127"] });
+    using pair = new Pair(etcd.address, other.address);
+    const { found: [found] } = await compareServers(pair, {
+      ...SLICE,
+      sequences: 100,
+      seed: 1,
+    });
+    assert(found !== undefined, "no difference was found");
+    const [step, ...more] = found.steps;
+    assertEquals([step?.call, more], ["KV.Txn", []]);
+    // What is needed of it: 128 operations, no less.
+    const [, ...rest] = Object.entries(step?.request ?? {});
+    assertEquals(rest, []);
+  },
+);
+
+programTest(
+  ["etcd"],
+  "etcd_diff: hears a change of any field of any answer",
+  async () => {
+    const { Connection } = await import("./etcd/connection.ts");
+    const { Player } = await import("./etcd/play.ts");
+    const { generate } = await import("./etcd/generate.ts");
+    await using etcd = await Etcd.start();
+    using player = new Player(new Connection(etcd.address));
+    let heard = 0;
+    for (let sequence = 0; sequence < 4; sequence++) {
+      const said = await player.play(
+        generate({ seed: 3, sequence, requests: 50 }),
+      );
+      assertEquals(await differ(said, said), 0);
+      for (const [at, one] of said.entries()) {
+        for (const outcome of changed(one.outcome, "")) {
+          assertGreater(
+            await differ(said, said.with(at, { ...one, outcome })),
+            0,
+            `${one.call} ${JSON.stringify(outcome)}`,
+          );
+          heard++;
+        }
+      }
+    }
+    assertGreater(heard, 1000);
+  },
+);
+
+async function differ(
+  left: readonly Said[],
+  right: readonly Said[],
+): Promise<number> {
+  const { differences, HeaderIds } = await import("./etcd/compare.ts");
+  return differences(left, right, [new HeaderIds(), new HeaderIds()]).length;
+}
+
+/** Where a change may pass: see KNOWN_DIFFERENCES. */
+const PASSES_REGEXP =
+  /^\.answer\.header\.(cluster_id|member_id|raft_term)$|\.TTL$|^\.answer\.ID$|\.keys/;
+
+/** A value with one of its leaves changed, for each leaf that must not change unheard. */
+function* changed(value: unknown, path: string): Generator<unknown> {
+  if (typeof value === "object" && value !== null) {
+    for (const [name, inner] of Object.entries(value)) {
+      for (const other of changed(inner, `${path}.${name}`)) {
+        yield Array.isArray(value)
+          ? value.with(Number(name), other)
+          : { ...value, [name]: other };
+      }
+    }
+    if (Array.isArray(value) && value.length > 0) yield value.slice(1);
+  } else if (!PASSES_REGEXP.test(path)) {
+    yield typeof value === "boolean" ? !value : `${value}0`;
+  }
+}
