@@ -19,7 +19,8 @@ import type { CallOptions } from "./service.ts";
 export function clusterHandlers(
   context: EtcdContext,
 ): grpc.UntypedServiceImplementation {
-  return unaries(context, {
+  // As etcd's, their headers tell no revision.
+  return unaries({ ...context, header: () => context.header(0) }, {
     MemberList: memberList,
     MemberAdd: memberAdd,
     MemberRemove: memberRemove,

@@ -64,11 +64,6 @@ function tableless(text: string): string {
   return text.replace(/[-+]{8,}/g, "---").replace(/ +/g, " ");
 }
 
-/** Lines by name: their order is that of random ids. */
-function inOrder(text: string): string {
-  return text.split("\n").sort().join("\n");
-}
-
 function hashless(text: string): string {
   return sizeless(text).replace(/ADDRESS, \d+/g, "ADDRESS, HASH")
     .replace(/\| +\d+ \|/g, "| HASH |").replace(/[-+]{8,}/g, "---")
@@ -248,6 +243,10 @@ const MAINTENANCE: readonly Group[] = [
   ["get a --rev=$rev", "get a -w json"],
 ];
 
+/**
+ * Only who is there and what is refused: an address that etcd would add as a member's is unknown to
+ * dkv, whose nodes stand in its configuration file. Adding and removing has tests of its own.
+ */
 const MEMBERS: readonly Group[] = [
   [
     { args: "member list", capture: ["member", /^(\w+),/] },
@@ -266,21 +265,6 @@ const MEMBERS: readonly Group[] = [
     "member remove zz",
     "member add",
     "member add x --peer-urls=nonsense",
-    {
-      args: "member add x --learner --peer-urls=http://127.0.0.1:1",
-      capture: ["learner", /^Member +(\w+) added/],
-      normalise: (text) =>
-        text.replace(
-          /(?<=ETCD_INITIAL_CLUSTER=").*(?=")/,
-          (list) => list.split(",").sort().join(),
-        ),
-    },
-    { args: "member list", normalise: inOrder },
-    "member update $learner --peer-urls=http://127.0.0.1:2",
-    "member promote $learner",
-    "member remove $learner",
-    "member remove $learner",
-    "member list",
   ),
 ];
 

@@ -19,11 +19,12 @@ Sends the same random sequences of requests to dkv and to an etcd, each started 
 empty, and compares every field of every answer. Ends with 0 if there is no difference.
 
   --seed N          repeats a run (default: from the clock, printed)
-  --sequences N     how many (default 5000); --first N: from this one on
+  --sequences N     how many (default 5000)
+  --first N         from this one on (default 0)
   --requests N      in a sequence (default 50)
-  --against A       A is the other server: dkv (default, three nodes), etcd (a second etcd, which
-                    shows that the comparison is silent when it should be), or HOST:PORT, whose
-                    contents are deleted
+  --against A       A is the other server: dkv (default; --nodes N of them, default 3, of which the
+                    first is asked), etcd (a second etcd, which shows that the comparison is silent
+                    when it should be), or HOST:PORT, whose contents are deleted
   --differences N   stops after so many kinds of difference (default 5)
   --replay FILE     plays the sequence in a file that an earlier run has written
   --help
@@ -124,7 +125,7 @@ export function describe({ differences, steps, sequence }: Found): string {
 async function main(): Promise<void> {
   const args = parseArgs([...taskArgs(Deno.args)], {
     string: ["seed", "sequences", "first", "requests", "against", "replay"]
-      .concat("differences"),
+      .concat("differences", "nodes"),
     boolean: ["help"],
   });
   if (args["help"] === true) return console.log(usage());
@@ -144,11 +145,17 @@ async function main(): Promise<void> {
     differencesMax: number("differences", 5),
   };
   await using etcd = await Etcd.start();
-  await using other = await startOther(String(args["against"] ?? "dkv"));
+  await using other = await startOther(
+    String(args["against"] ?? "dkv"),
+    number("nodes", 3),
+  );
   using pair = new Pair(etcd.address, other.address);
   const replayed = args["replay"];
   if (replayed !== undefined) return await replay(pair, String(replayed));
-  console.log(`etcd:diff: seed ${options.seed}; left: etcd, right: dkv`);
+  console.log(
+    `etcd:diff: seed ${options.seed}; left: etcd, right: ` +
+      String(args["against"] ?? "dkv"),
+  );
   try {
     const summary = await compareServers(pair, options, console.log);
     await tellSummary(summary, options);
@@ -192,15 +199,15 @@ async function replay(pair: Pair, path: string): Promise<void> {
   if (differences.length > 0) Deno.exitCode = 1;
 }
 
-async function startOther(name: string): Promise<Other> {
+async function startOther(name: string, nodes: number): Promise<Other> {
   if (name === "etcd") return await Etcd.start();
   if (name !== "dkv") {
     return { address: name, [Symbol.asyncDispose]: () => Promise.resolve() };
   }
   const { TestCluster } = await import("../cluster.ts");
-  const cluster = await TestCluster.start();
+  const cluster = await TestCluster.start({ nodes });
   return {
-    address: cluster.address(await cluster.leader()),
+    address: cluster.address("node1"),
     [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose](),
   };
 }

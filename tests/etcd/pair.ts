@@ -13,7 +13,10 @@ import type { Request, Step, Value } from "./steps.ts";
 /** Revisions that one server may be ahead of the other, for both to be brought to the same. */
 const PADDING_MAX = 100_000;
 /** Changes before the first sequence, so that there is a past. */
-const PRELUDE_PUTS = 40;
+const PRELUDE_PUTS = 12;
+
+/** Revisions of them that are not compacted. */
+const KEPT = 5;
 
 /** What a shrinking may cost. */
 export interface ShrinkOptions {
@@ -66,8 +69,8 @@ export class Pair implements Disposable {
         });
       }
       await clean(player);
-      await player.connection.ask("KV.Compact", { revision: target - 10 });
-      player.revisions.compacted = target - 10;
+      await player.connection.ask("KV.Compact", { revision: target - KEPT });
+      player.revisions.compacted = target - KEPT;
     }
     const [left, right] = revisions();
     if (left !== right) {

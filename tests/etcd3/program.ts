@@ -245,6 +245,7 @@ async function failover(): Promise<void> {
   );
   tell("lock", "released and taken");
   await retried(() => lease.revoke());
+  await watcher.cancel();
 }
 
 async function retried<T>(call: () => PromiseLike<T>): Promise<T> {
@@ -280,3 +281,5 @@ await transactions();
 await Promise.all([leases(), watches().then(coordination)]);
 if (mode === "failover") await failover();
 client.close();
+// The connection to a node that is gone keeps etcd3 from ending.
+Deno.exit(0);
