@@ -76,6 +76,8 @@ export const KNOWN_DIFFERENCES: readonly KnownDifference[] = [
 const TTL_SECONDS_APART_MAX = 2;
 /** Lines that a difference shows. */
 const LINES_MAX = 20;
+/** Of a difference in one line. */
+const KIND_CHARACTERS_MAX = 160;
 const HEADER_IDS = ["cluster_id", "member_id"] as const;
 
 /** The ids in a server's headers, which must not change. */
@@ -114,7 +116,10 @@ export function differences(
     const [first = ""] = lines;
     found.push({
       step: (l ?? r)?.step ?? null,
-      kind: `${(l ?? r)?.call} ${first.replace(/\d+/g, "N")}`,
+      kind: `${(l ?? r)?.call} ${first.replace(/\d+/g, "N")}`.slice(
+        0,
+        KIND_CHARACTERS_MAX,
+      ),
       lines: lines.slice(0, LINES_MAX),
       left: l,
       right: r,

@@ -19,24 +19,18 @@ const OUTPUT_CHARACTERS_MAX = 8000;
 /** The programs; Debian has them in etcd-server and etcd-client. */
 export type Program = "etcd" | "etcdctl";
 
-/** Why a test that needs a program is ignored; null if the program may be run and is there. */
+/** Why a test that needs a program is ignored; null if the program is there and may be run. */
 export function missing(program: Program): string | null {
+  const why = `needs ${program} and --allow-run=${program}`;
   const descriptor = { name: "run", command: program } as const;
-  if (Deno.permissions.querySync(descriptor).state !== "granted") {
-    return `needs --allow-run=${program}`;
-  }
+  // A name that leads to no program at the start is no permission either.
+  if (Deno.permissions.querySync(descriptor).state !== "granted") return why;
   try {
     const args = program === "etcdctl" ? ["version"] : ["--version"];
     new Deno.Command(program, { args, stdin: "null" }).outputSync();
     return null;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) {
-      return `${program} is not installed`;
-    }
-    // Only a program that is found cannot be looked up in a list of names.
-    if (error instanceof Deno.errors.NotCapable) {
-      return `${program} is not installed`;
-    }
+    if (error instanceof Deno.errors.NotFound) return why;
     throw error;
   }
 }
