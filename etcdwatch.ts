@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { Buffer } from "node:buffer";
+import { Buffer } from "node:buffer";
 import type * as grpc from "@grpc/grpc-js";
 import { type DuplexStream, Outlet, ROOM_POLL_MS, Unreadable } from "./call.ts";
 import { LIMITS } from "./config.ts";
@@ -54,6 +54,8 @@ const WAITING_REQUESTS_MAX = LIMITS.watchersPerStreamMax;
 const EVENT_OVERHEAD_BYTES = 40;
 /** The id in the answer to a creation that failed, and in progress of the whole stream. */
 const NO_WATCH = "-1";
+
+const SMALLEST_KEY = Buffer.of(0);
 
 const EMPTY_RANGE = "mvcc: watcher range is empty";
 const DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream";
@@ -137,7 +139,7 @@ class EtcdWatchStream {
 
   async #create(wire: WireCreate): Promise<void> {
     const { service, header } = this.#context;
-    const range = toRange(wire);
+    const range = toWatchedRange(wire);
     if (range.end !== null && range.end <= range.start) {
       return this.#refuse(EMPTY_RANGE);
     }
@@ -173,7 +175,7 @@ class EtcdWatchStream {
 
   #open(watchId: string, wire: WireCreate): Watch {
     return this.#context.service.watch({
-      range: toRange(wire),
+      range: toWatchedRange(wire),
       fromRevision: Math.max(0, toBounded(wire.start_revision)),
       withPrevious: wire.prev_kv,
       noPuts: wire.filters.includes("NOPUT"),
@@ -300,6 +302,11 @@ class EtcdWatchStream {
       this.#outlet.write(response, bytes + EVENT_OVERHEAD_BYTES);
     }
   }
+}
+
+/** No key stands for the smallest one, as in etcd. */
+function toWatchedRange(wire: WireCreate): KeyRange {
+  return toRange(wire.key.length === 0 ? { ...wire, key: SMALLEST_KEY } : wire);
 }
 
 /** Pieces of at least one event, with no more bytes than that. */
