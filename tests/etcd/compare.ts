@@ -42,6 +42,11 @@ export const KNOWN_DIFFERENCES: readonly KnownDifference[] = [
     reason: "what is left of a lease depends on when it is asked",
   },
   {
+    what: "the shortest TTL that is granted",
+    reason: "follows from a server's election timeout; only longer ones are " +
+      "asked for",
+  },
+  {
     what: "order of LeaseTimeToLiveResponse.keys",
     reason: "etcd gives them in the order of a hash table, at random",
   },

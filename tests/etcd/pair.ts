@@ -91,7 +91,7 @@ export class Pair implements Disposable {
       if (left-- <= 0 || performance.now() > endMs) return false;
       await this.equalise();
       const found = await this.play(candidate);
-      if (!found.some((difference) => difference.kind === kind)) return false;
+      if (found[0]?.kind !== kind) return false;
       best = { steps: [...candidate], differences: found };
       return true;
     };
