@@ -10,6 +10,7 @@
 
 import { Buffer } from "node:buffer";
 import type * as grpc from "@grpc/grpc-js";
+import type { KeyRange } from "./batch.ts";
 import { type DuplexStream, Outlet, ROOM_POLL_MS, Unreadable } from "./call.ts";
 import { LIMITS } from "./config.ts";
 import { DkvError } from "./errors.ts";
