@@ -32,7 +32,8 @@ empty, and compares every field of every answer. Ends with 0 if there is no diff
 Not compared:
 `;
 /** What shrinking one difference may cost. */
-const SHRINK = { attempts: 400, milliseconds: 40_000 };
+const SHRINK_ATTEMPTS = 400;
+const SHRINK_MS_MAX = 40_000;
 const PROGRESS_MS = 10_000;
 
 /** A server that a run may have started. */
@@ -46,6 +47,8 @@ interface Options {
   readonly sequences: number;
   readonly requests: number;
   readonly differencesMax: number;
+  /** How many sequences may be played to shrink one. */
+  readonly shrinkAttempts?: number;
 }
 
 /** Counts, over a run. */
@@ -67,9 +70,14 @@ export interface Found {
 /** Runs sequences on a pair until there are enough differences. */
 export async function compareServers(
   pair: Pair,
-  { seed, first, sequences, requests, differencesMax }: Options,
+  options: Options,
   tell: (line: string) => void = () => {},
 ): Promise<Summary> {
+  const { seed, first, sequences, requests, differencesMax } = options;
+  const shrink = {
+    attempts: options.shrinkAttempts ?? SHRINK_ATTEMPTS,
+    milliseconds: SHRINK_MS_MAX,
+  };
   const startMs = performance.now();
   let toldMs = startMs;
   const found = new Map<string, Found>();
@@ -82,7 +90,7 @@ export async function compareServers(
     const [difference] = differences;
     if (difference !== undefined) {
       if (!found.has(difference.kind)) {
-        const shrunk = await pair.shrink(steps, difference, SHRINK);
+        const shrunk = await pair.shrink(steps, difference, shrink);
         found.set(difference.kind, {
           sequence,
           ...(shrunk ?? { steps, differences }),
