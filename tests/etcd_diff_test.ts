@@ -11,6 +11,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { TestCluster } from "./cluster.ts";
+import type { Answer, Connection } from "./etcd/connection.ts";
 import type { Said } from "./etcd/play.ts";
 import { Etcd, programTest } from "./etcd/program.ts";
 
@@ -121,4 +122,63 @@ function* changed(value: unknown, path: string): Generator<unknown> {
   } else if (!PASSES_REGEXP.test(path)) {
     yield typeof value === "boolean" ? !value : `${value}0`;
   }
+}
+
+programTest(
+  ["etcd"],
+  "etcd_diff: what is too big for one watch response comes in fragments",
+  async () => {
+    const { Connection } = await import("./etcd/connection.ts");
+    await using etcd = await Etcd.start();
+    await using cluster = await TestCluster.start({ nodes: 1 });
+    using left = new Connection(etcd.address);
+    using right = new Connection(cluster.address("node1"));
+    const value = new Uint8Array(BIG_VALUE_BYTES);
+    for (const connection of [left, right]) {
+      for (let at = 0; at < BIG_VALUES; at++) {
+        await connection.ask("KV.Put", { key: new Uint8Array([at]), value });
+      }
+    }
+    for (const connection of [left, right]) {
+      const responses = await watchBigValues(connection);
+      const events = responses.flatMap(({ events }) => events as unknown[]);
+      assertEquals(events.length, BIG_VALUES, connection.address);
+      for (const { events } of responses) {
+        assertLessOrEqual((events as unknown[]).length, 1, connection.address);
+      }
+    }
+  },
+);
+
+/** Two of them are more than a response may have. */
+const BIG_VALUE_BYTES = 1_200_000;
+const BIG_VALUES = 3;
+
+/** Watches from the beginning until every value is there. */
+async function watchBigValues(
+  connection: Connection,
+): Promise<readonly Answer[]> {
+  const responses: Answer[] = [];
+  const done = Promise.withResolvers<void>();
+  const stream = connection.duplex("Watch.Watch", {
+    onAnswer: (answer) => {
+      if (answer["created"] === true) return;
+      responses.push(answer);
+      const count = responses.flatMap(({ events }) => events as unknown[]);
+      if (count.length >= BIG_VALUES) done.resolve();
+    },
+    onEnd: (outcome) => done.reject(new Error(JSON.stringify(outcome))),
+  });
+  const zero = new Uint8Array(1);
+  stream.send({
+    create_request: {
+      key: zero,
+      range_end: zero,
+      start_revision: 1,
+      fragment: true,
+    },
+  });
+  await done.promise;
+  stream.cancel();
+  return responses;
 }
