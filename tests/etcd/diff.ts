@@ -91,11 +91,9 @@ export async function compareServers(
     if (difference !== undefined) {
       if (!found.has(difference.kind)) {
         const shrunk = await pair.shrink(steps, difference, shrink);
-        found.set(difference.kind, {
-          sequence,
-          ...(shrunk ?? { steps, differences }),
-        });
-        tell(`sequence ${sequence}: ${difference.kind}`);
+        const one = { sequence, ...(shrunk ?? { steps, differences }) };
+        found.set(difference.kind, one);
+        tell(describe(one));
       }
       await pair.equalise();
     }
@@ -178,14 +176,15 @@ async function tellSummary(
   { seed }: Options,
 ): Promise<void> {
   for (const one of found) {
-    console.log(describe(one));
     const path = `.tmp/etcd-diff-${seed}-${one.sequence}.jsonl`;
     await Deno.mkdir(".tmp", { recursive: true });
     await Deno.writeTextFile(
       path,
       one.steps.map((step) => `${JSON.stringify(step)}\n`).join(""),
     );
-    console.log(`  again: deno task etcd:diff -- --replay ${path}`);
+    console.log(
+      `sequence ${one.sequence} again: deno task etcd:diff -- --replay ${path}`,
+    );
   }
   console.log(
     `seed ${seed}: ${sequences} sequences, ${requests} requests in ` +
