@@ -42,7 +42,6 @@ function loadMethods(): ReadonlyMap<string, Method> {
       `${PROTO_DIR}/etcd/${name}.proto`
     ),
     {
-      includeDirs: [PROTO_DIR],
       keepCase: true,
       longs: String,
       enums: String,
