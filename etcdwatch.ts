@@ -98,6 +98,8 @@ class EtcdWatchStream {
   readonly #context: EtcdContext;
   readonly #outlet: Outlet;
   readonly #watches = new Map<string, Entry>();
+  /** Ids of watches that compaction has ended: as in etcd they stay taken until they are cancelled. */
+  readonly #ended = new Set<string>();
   /** The id that the server chooses next, unless a client has chosen it. */
   #nextId = 0;
   #isStopped = false;
@@ -169,9 +171,24 @@ class EtcdWatchStream {
 
   /** Null if the client has chosen one that is in use. */
   #chooseId(wanted: string): string | null {
-    if (wanted !== "0") return this.#watches.has(wanted) ? null : wanted;
-    while (this.#watches.has(String(this.#nextId))) this.#nextId++;
+    if (wanted !== "0") return this.#isTaken(wanted) ? null : wanted;
+    while (this.#isTaken(String(this.#nextId))) this.#nextId++;
     return String(this.#nextId++);
+  }
+
+  #isTaken(watchId: string): boolean {
+    return this.#watches.has(watchId) || this.#ended.has(watchId);
+  }
+
+  /** Remembers an id; the oldest one is forgotten when there are too many. */
+  #end(watchId: string): void {
+    this.#watches.delete(watchId);
+    this.#ended.add(watchId);
+    if (this.#ended.size <= LIMITS.watchersPerStreamMax) return;
+    for (const oldest of this.#ended) {
+      this.#ended.delete(oldest);
+      return;
+    }
   }
 
   #open(watchId: string, wire: WireCreate): Watch {
@@ -185,7 +202,7 @@ class EtcdWatchStream {
       deliver: (events, through) => this.#deliver(watchId, { events, through }),
       cancel: (error, compactRevision) => {
         if (error.code !== "REVISION_COMPACTED") return this.fail(error);
-        this.#watches.delete(watchId);
+        this.#end(watchId);
         this.#write({
           header: this.#context.header(0),
           watch_id: watchId,
@@ -207,10 +224,10 @@ class EtcdWatchStream {
   }
 
   #cancel({ watch_id: watchId }: { watch_id: string }): void {
-    const entry = this.#watches.get(watchId);
-    if (entry === undefined) return;
-    entry.watch.stop();
+    if (!this.#isTaken(watchId)) return;
+    this.#watches.get(watchId)?.watch.stop();
     this.#watches.delete(watchId);
+    this.#ended.delete(watchId);
     const header = this.#context.header();
     this.#write({ header, watch_id: watchId, canceled: true });
   }
