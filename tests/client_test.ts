@@ -13,6 +13,7 @@ import {
   assertRejects,
 } from "@std/assert";
 import type { Change, Client, Entry } from "../client.ts";
+import { LIMITS } from "../config.ts";
 import { DkvError, type ErrorCode } from "../errors.ts";
 import { clusterTest, type TestCluster } from "./cluster.ts";
 
@@ -230,7 +231,7 @@ clusterTest(
     await rejectsWith("KEY_TOO_LARGE", kv.put("k".repeat(5000), "x"));
     await rejectsWith(
       "VALUE_TOO_LARGE",
-      kv.put("k", "x".repeat(1024 * 1024 + 1)),
+      kv.put("k", "x".repeat(LIMITS.valueBytesMax + 1)),
     );
     await rejectsWith(
       "REQUEST_TOO_LARGE",
