@@ -18,6 +18,7 @@ import {
   writePut,
   writeTransact,
 } from "./transaction.ts";
+import { type MutateRequest, readMutate, writeMutate } from "./mutate.ts";
 import { Pen, Reader } from "./wire.ts";
 
 export type {
@@ -35,12 +36,14 @@ export type {
   StoredEntry,
   TransactRequest,
 } from "./transaction.ts";
+export type { MutateRequest } from "./mutate.ts";
 
 /** What a command asks the store to do. */
 export type Request =
   | PutOperation
   | DeleteOperation
   | TransactRequest
+  | MutateRequest
   | {
     readonly type: "grant";
     /** 0n: the store chooses. */
@@ -140,6 +143,8 @@ function writeRequest(request: Request): void {
       if (request.clusterId !== "") pen.latin1(1, request.clusterId);
       return pen.close(start);
     }
+    case "mutate":
+      return writeMutate(pen, 20, request);
     default:
       unreachable(request);
   }
@@ -234,6 +239,8 @@ function readRequestBody(reader: Reader, field: number): Request {
     }
     case 13:
       return { type: "identify", clusterId: readOneString(reader) };
+    case 20:
+      return readMutate(reader);
     default:
       return unknownField(field << 3 | 2);
   }

@@ -12,6 +12,7 @@
 
 import { createHash } from "node:crypto";
 import { assert, DkvError } from "./errors.ts";
+import { Field, refuse, show } from "./jsonfield.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -97,6 +98,17 @@ export const LIMITS = {
   /** One piece of a snapshot. */
   snapshotChunkBytes: 256 * KIB,
 
+  /** The body of one HTTP request. */
+  httpBodyBytesMax: 8 * MIB,
+  /** HTTP requests of one node that are not answered yet. */
+  httpRequestsMax: 4096,
+  /** Databases of Deno KV in one cluster. */
+  kvDatabasesMax: 100,
+  /** Tokens of one database of Deno KV. */
+  kvTokensMax: 16,
+  /** A key of Deno KV as a client encodes it. */
+  kvKeyBytesMax: 2048,
+
   /** Nodes of one cluster. */
   nodesMax: 7,
   /** The name of a cluster or a node. */
@@ -159,6 +171,62 @@ export interface NodeConfig {
   /** Without the brackets of an IPv6 address. */
   readonly host: string;
   readonly port: number;
+  /** Where it serves HTTP; null: nowhere. */
+  readonly http: Address | null;
+}
+
+/** Where to listen. */
+export interface Address {
+  /** As written in the file: `host:port`. */
+  readonly address: string;
+  /** Without the brackets of an IPv6 address. */
+  readonly host: string;
+  readonly port: number;
+}
+
+/** A database of Deno KV. */
+export interface KvDatabaseConfig {
+  /** Part of its keys, for ever. */
+  readonly name: string;
+  /** Each gives access to this database alone. */
+  readonly tokens: readonly string[];
+  /** A file with more tokens, one on each line; null: none. */
+  readonly tokenFile: string | null;
+}
+
+/** What one request of a client of Deno KV may hold. */
+export interface KvLimits {
+  readonly valueBytesMax: number;
+  /** Keys and values of one write, and the limits of its sums. */
+  readonly payloadBytesMax: number;
+  readonly checksMax: number;
+  readonly mutationsMax: number;
+  readonly rangesMax: number;
+  /** The sum of the limits of one read's ranges. */
+  readonly entriesMax: number;
+  readonly watchedKeysMax: number;
+}
+
+/** Default and bounds: at least what Deno's own clients send. */
+export const KV_LIMITS: {
+  readonly [Name in keyof KvLimits]: {
+    readonly default: number;
+    readonly max: number;
+  };
+} = {
+  valueBytesMax: { default: 64 * KIB, max: 1000 * KIB },
+  payloadBytesMax: { default: 800 * KIB, max: 1000 * KIB },
+  checksMax: { default: 100, max: 10_000 },
+  mutationsMax: { default: 1000, max: 10_000 },
+  rangesMax: { default: 10, max: 1000 },
+  entriesMax: { default: 1000, max: 10_000 },
+  watchedKeysMax: { default: 10, max: 1000 },
+};
+
+/** What is served to clients of Deno KV. */
+export interface KvConfig {
+  readonly databases: readonly KvDatabaseConfig[];
+  readonly limits: KvLimits;
 }
 
 /** What `config/nodes.json` says, checked and with defaults filled in. */
@@ -169,6 +237,8 @@ export interface Config {
   /** In the file's order; 1 to 7, ids and addresses unique. */
   readonly nodes: readonly NodeConfig[];
   readonly settings: Settings;
+  /** Null: Deno KV is not served. */
+  readonly kvConnect: KvConfig | null;
   /** What is allowed but worth a sentence to the operator. */
   readonly notices: readonly string[];
 }
@@ -207,11 +277,14 @@ export function parseConfig(text: string, path: string): Config {
   }
   const root = new Field(path, "", json).object(["cluster", "nodes"], [
     "settings",
+    "kvConnect",
   ]);
-  const cluster = root("cluster").name();
+  const cluster = root("cluster").name(LIMITS.nameCharactersMax);
   const nodes = parseNodes(root("nodes"));
   const settings = parseSettings(root("settings"));
-  return { path, cluster, nodes, settings, notices: noticesOf(nodes) };
+  const kvConnect = parseKvConnect(root("kvConnect"), nodes);
+  const notices = noticesOf(nodes);
+  return { path, cluster, nodes, settings, kvConnect, notices };
 }
 
 /**
@@ -242,132 +315,97 @@ export function defaultSettings(): Settings {
   return settingsFrom((name) => SETTINGS[name].default);
 }
 
-/** One value in the file, with the way to it: what a message needs. */
-class Field {
-  readonly #path: string;
-  readonly #name: string;
-  readonly value: unknown;
-
-  constructor(path: string, name: string, value: unknown) {
-    this.#path = path;
-    this.#name = name;
-    this.value = value;
-  }
-
-  /** Ends in the line `path: field: problem`. */
-  refuse(problem: string): never {
-    refuse(
-      this.#path,
-      this.#name === "" ? problem : `${this.#name}: ${problem}`,
-    );
-  }
-
-  /** Checks the names of an object's fields and returns the way to each. */
-  object(
-    required: readonly string[],
-    optional: readonly string[],
-  ): (name: string) => Field {
-    const { value } = this;
-    if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      this.refuse(`expected an object, found ${show(value)}`);
-    }
-    const known = [...required, ...optional];
-    // A Map, because the names come from the file: `__proto__` must be a name like any other.
-    const fields = new Map<string, unknown>(Object.entries(value));
-    for (const name of fields.keys()) {
-      if (known.includes(name)) continue;
-      this.#child(name, undefined).refuse(
-        `unknown field, known: ${known.join(", ")}`,
-      );
-    }
-    for (const name of required) {
-      if (!fields.has(name)) this.#child(name, undefined).refuse("missing");
-    }
-    return (name) => this.#child(name, fields.get(name));
-  }
-
-  /** The elements of a list with at least one and at most `max`. */
-  list(max: number): Field[] {
-    const { value } = this;
-    if (!Array.isArray(value)) {
-      this.refuse(`expected a list, found ${show(value)}`);
-    }
-    if (value.length === 0) this.refuse("empty, expected at least 1");
-    if (value.length > max) {
-      this.refuse(`${value.length}, expected at most ${max}`);
-    }
-    return value.map((element: unknown, at) =>
-      new Field(this.#path, `${this.#name}[${at}]`, element)
-    );
-  }
-
-  text(): string {
-    const { value } = this;
-    if (typeof value !== "string") {
-      this.refuse(`expected a text, found ${show(value)}`);
-    }
-    return value;
-  }
-
-  name(): string {
-    const text = this.text();
-    if (text.length > LIMITS.nameCharactersMax) {
-      this.refuse(
-        `${text.length} characters, expected 1 to ${LIMITS.nameCharactersMax}`,
-      );
-    }
-    if (!/^[a-z0-9][a-z0-9._-]*$/.test(text)) {
-      this.refuse(
-        `${
-          show(text)
-        } is not a name, expected a letter or a digit and then any of a-z 0-9 . _ -`,
-      );
-    }
-    return text;
-  }
-
-  integer(min: number, max: number): number {
-    const { value } = this;
-    if (typeof value !== "number" || !Number.isInteger(value)) {
-      this.refuse(`expected a whole number, found ${show(value)}`);
-    }
-    if (value < min || value > max) {
-      this.refuse(`${value} is out of range, expected ${min} to ${max}`);
-    }
-    return value;
-  }
-
-  #child(name: string, value: unknown): Field {
-    const plain = /^\w+$/.test(name) ? name : show(name);
-    const full = this.#name === "" ? plain : `${this.#name}.${plain}`;
-    return new Field(this.#path, full, value);
-  }
-}
-
 function parseNodes(list: Field): NodeConfig[] {
   const nodes: NodeConfig[] = [];
   const fieldOfId = new Map<string, string>();
   const fieldOfPlace = new Map<string, string>();
   for (const [at, element] of list.list(LIMITS.nodesMax).entries()) {
-    const field = element.object(["id", "address"], []);
-    const id = field("id").name();
+    const field = element.object(["id", "address"], ["http"]);
+    const id = field("id").name(LIMITS.nameCharactersMax);
     const sameId = fieldOfId.get(id);
     if (sameId !== undefined) {
       field("id").refuse(`${show(id)} is already ${sameId}`);
     }
     fieldOfId.set(id, `nodes[${at}].id`);
 
-    const { host, port } = parseAddress(field("address"));
-    const place = `${placeOf(host)}:${port}`;
-    const samePlace = fieldOfPlace.get(place);
-    const address = field("address").text();
-    if (samePlace !== undefined) {
-      field("address").refuse(`${show(address)} is already ${samePlace}`);
-    }
-    fieldOfPlace.set(place, `nodes[${at}].address`);
-    nodes.push({ id, address, host, port });
+    const take = (name: "address" | "http"): Address => {
+      const { host, port } = parseAddress(field(name));
+      const place = `${placeOf(host)}:${port}`;
+      const samePlace = fieldOfPlace.get(place);
+      const address = field(name).text();
+      if (samePlace !== undefined) {
+        field(name).refuse(`${show(address)} is already ${samePlace}`);
+      }
+      fieldOfPlace.set(place, `nodes[${at}].${name}`);
+      return { address, host, port };
+    };
+    const address = take("address");
+    const http = field("http").value === undefined ? null : take("http");
+    nodes.push({ id, ...address, http });
   }
   return nodes;
+}
+
+function parseKvConnect(
+  root: Field,
+  nodes: readonly NodeConfig[],
+): KvConfig | null {
+  if (root.value === undefined) return null;
+  const field = root.object(["databases"], ["limits"]);
+  const list = field("databases").list(LIMITS.kvDatabasesMax);
+  const databases = list.map(parseKvDatabase);
+  const names = new Set<string>();
+  const tokens = new Set<string>();
+  const isLocal = nodes.every(({ http }) =>
+    http === null || placeOf(http.host).startsWith("127.")
+  );
+  for (const [at, { name, tokens: own, tokenFile }] of databases.entries()) {
+    const refuse = (why: string) => list[at]?.refuse(why);
+    if (names.has(name)) refuse(`the name ${show(name)} is given twice`);
+    names.add(name);
+    const isOpen = own.length === 0 && tokenFile === null;
+    if (isOpen && !isLocal) {
+      refuse("no token, which is allowed only if every http address is 127.x");
+    }
+    // What this stands for is in databases.ts; of two such databases nobody could tell which.
+    for (const token of isOpen ? [""] : own) {
+      if (tokens.has(token)) refuse("has the token of another database");
+      tokens.add(token);
+    }
+  }
+  const limitNames = Object.keys(KV_LIMITS) as (keyof KvLimits)[];
+  const given = field("limits").value === undefined
+    ? null
+    : field("limits").object([], limitNames);
+  const limits = Object.fromEntries(limitNames.map((name) => {
+    const { default: least, max } = KV_LIMITS[name];
+    const one = given?.(name);
+    const isGiven = one !== undefined && one.value !== undefined;
+    return [name, isGiven ? one.integer(least, max) : least];
+  })) as unknown as KvLimits;
+  return { databases, limits };
+}
+
+/** What a token looks like: long enough not to be guessed, and fit for a header. */
+export const KV_TOKEN_REGEXP = /^[\x21-\x7e]{16,256}$/;
+
+function parseKvDatabase(element: Field): KvDatabaseConfig {
+  const field = element.object(["name"], ["tokens", "tokenFile"]);
+  const name = field("name").name(LIMITS.nameCharactersMax);
+  const list = field("tokens").value === undefined
+    ? []
+    : field("tokens").list(LIMITS.kvTokensMax);
+  const tokens = list.map((one) => {
+    const { value } = one;
+    if (typeof value === "string" && KV_TOKEN_REGEXP.test(value)) return value;
+    // It may be a secret with a typing error: it is not shown.
+    return one.refuse(
+      "is no token, expected 16 to 256 visible ASCII characters",
+    );
+  });
+  const file = field("tokenFile");
+  const tokenFile = file.value === undefined ? null : file.text();
+  return { name, tokens, tokenFile };
 }
 
 function parseAddress(field: Field): { host: string; port: number } {
@@ -486,15 +524,4 @@ function readFailure(error: unknown): string {
     return "no permission to read it, start with --allow-read";
   }
   return `cannot be read: ${error instanceof Error ? error.message : error}`;
-}
-
-function refuse(path: string, problem: string): never {
-  const line = `${path}: ${problem}`.replace(/[\s\p{Cc}]+/gu, " ").trim();
-  throw new DkvError("CONFIG_INVALID", line);
-}
-
-/** A value from the file, short enough for a line. */
-function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? "nothing";
-  return text.length <= 60 ? text : `${text.slice(0, 57)}…`;
 }

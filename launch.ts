@@ -12,7 +12,7 @@
  * @module
  */
 
-import type { Config } from "./config.ts";
+import { type Config, nodeOf } from "./config.ts";
 import { assert, DkvError } from "./errors.ts";
 
 /**
@@ -71,9 +71,13 @@ export function nodeFlags(spec: NodeSpec): string[] {
     pathOf("proto"),
     ...workerFiles(),
     ...packageFiles(),
+    ...config.kvConnect?.databases.flatMap((one) => one.tokenFile ?? []) ?? [],
   ];
+  const addresses = config.nodes.map((node) => node.address);
+  const { http } = nodeOf(config, spec.id);
+  if (http !== null) addresses.push(http.address);
   return [
-    `--allow-net=${config.nodes.map((node) => node.address).join(",")}`,
+    `--allow-net=${addresses.join(",")}`,
     `--allow-read=${listed(readable)}`,
     `--allow-write=${listed([dataDir])}`,
     `--allow-env=${ENVIRONMENT.join(",")}`,

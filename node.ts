@@ -14,6 +14,7 @@ import { AssertionError, DkvError } from "./errors.ts";
 import { EtcdAdapter } from "./etcd.ts";
 import { Group } from "./group.ts";
 import { GrpcAdapter } from "./grpc.ts";
+import { HttpServer } from "./http.ts";
 import {
   type Identity,
   isRejoined,
@@ -23,6 +24,7 @@ import {
   quarantine,
   randomHex,
 } from "./identity.ts";
+import { KvConnect } from "./kvconnect.ts";
 import { futureMembersOf, membersOf, simpleConfiguration } from "./members.ts";
 import type { Configuration, MemberId, Message, Term } from "./message.ts";
 import type { LogFields, Logger } from "./metrics.ts";
@@ -75,6 +77,8 @@ export class Node {
   readonly #peers: Peers;
   readonly #adapter: GrpcAdapter;
   readonly #server: grpc.Server;
+  readonly #kv: KvConnect | null;
+  readonly #http: HttpServer | null;
   readonly #startedMs = performance.now();
   readonly #ended = Promise.withResolvers<unknown>();
   /** Members that connected, by node; those the configuration does not know ask to join. */
@@ -162,6 +166,15 @@ export class Node {
         snapshot: () => this.#snapshots.make(this.#disk.path),
       },
     });
+    this.#kv = config.kvConnect === null
+      ? null
+      : new KvConnect({ ...served, config }, config.kvConnect.limits);
+    const kv = this.#kv;
+    this.#http = self.http === null ? null : new HttpServer({
+      address: self.http,
+      routes: kv === null ? [] : [(request, path) => kv.route(request, path)],
+      onDefect: (error) => this.#fail(error),
+    });
     this.#peers = this.#makePeers(self.id);
     this.#server = new grpc.Server(serverOptions());
     this.#adapter.addTo(this.#server, { reflectAlso: etcd.definition });
@@ -184,6 +197,8 @@ export class Node {
     const wasRunning = this.#state === "running";
     this.#state = "stopping";
     this.#adapter.setServing(false);
+    this.#kv?.stop();
+    await this.#http?.drain(STOP_GRACE_MS);
     if (wasRunning) await this.#handOver();
     this.#halt();
     this.#group.close();
@@ -211,7 +226,7 @@ export class Node {
   // ---------------------------------------------------------------- start and stop
 
   async #listen(): Promise<void> {
-    const { address } = nodeOf(this.#config, this.#identity.nodeId);
+    const { address, http } = nodeOf(this.#config, this.#identity.nodeId);
     const credentials = grpc.ServerCredentials.createInsecure();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#server.bindAsync(
@@ -228,7 +243,9 @@ export class Node {
         { cause },
       );
     });
+    this.#http?.start();
     this.#state = "running";
+    this.#kv?.start();
     this.#peers.start();
     this.#ticker = setInterval(
       () => this.#onTimer(),
@@ -238,6 +255,7 @@ export class Node {
     for (const notice of this.#config.notices) this.#logger.info(notice);
     const { memberId, cluster } = this.#identity;
     this.#logger.info(`listening on ${address}`, { cluster, member: memberId });
+    if (http !== null) this.#logger.info(`serves HTTP on ${http.address}`);
   }
 
   /** A leader that stops without a word costs its cluster an election timeout. */
@@ -267,6 +285,7 @@ export class Node {
     await new Promise((resolve) =>
       setTimeout(resolve, this.#config.settings.tickMs)
     );
+    await this.#http?.stop();
     this.#server.forceShutdown();
   }
 
@@ -287,6 +306,8 @@ export class Node {
     this.#disk.abandon();
     this.#server.forceShutdown();
     void this.#peers.stop();
+    this.#kv?.stop();
+    void this.#http?.stop();
     this.#ended.resolve(error);
   }
 

@@ -273,6 +273,7 @@ export function growsStore(request: Request): boolean {
   switch (request.type) {
     case "put":
     case "transact":
+    case "mutate":
     case "grant":
       return true;
     case "delete":

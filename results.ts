@@ -79,6 +79,12 @@ export type Result =
   }
   | { readonly type: "done" }
   | {
+    readonly type: "mutate";
+    readonly revision: number;
+    /** Which checks did not hold, from 0: then nothing was done. */
+    readonly failedChecks: readonly number[];
+  }
+  | {
     /** Nothing was done. */
     readonly type: "error";
     readonly code: ErrorCode;
@@ -104,6 +110,7 @@ export function resultBytes(result: Result): number {
     case "lease":
     case "revoked":
     case "done":
+    case "mutate":
     case "error":
       return 0;
     default:
@@ -162,6 +169,7 @@ export function stripResult(result: Result): Result {
     case "lease":
     case "revoked":
     case "done":
+    case "mutate":
     case "error":
       return result;
     default:
@@ -215,6 +223,12 @@ export function writeResult(pen: Pen, result: Result): void {
       const start = pen.open(7);
       pen.latin1(1, result.code);
       pen.latin1(2, result.message);
+      return pen.close(start);
+    }
+    case "mutate": {
+      const start = pen.open(20);
+      pen.int64(1, result.revision);
+      for (const at of result.failedChecks) pen.int64(2, at);
       return pen.close(start);
     }
     default:
@@ -300,6 +314,8 @@ export function readResult(reader: Reader): Result {
   const outer = reader.enter();
   const result = tag >> 3 === 7
     ? readError(reader)
+    : tag >> 3 === 20
+    ? readMutated(reader)
     : readResultBody(reader, tag >> 3);
   reader.leave(outer);
   return result;
@@ -315,6 +331,17 @@ function readError(reader: Reader): Result {
   }
   if (!isErrorCode(code)) throw corrupt(`error code ${JSON.stringify(code)}`);
   return { type: "error", code, message };
+}
+
+function readMutated(reader: Reader): Result {
+  let revision = 0;
+  const failedChecks: number[] = [];
+  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
+    if (tag === 1 << 3) revision = reader.int64();
+    else if (tag === 2 << 3) failedChecks.push(reader.int64());
+    else throw corrupt(`field ${tag >> 3} in a mutation`);
+  }
+  return { type: "mutate", revision, failedChecks };
 }
 
 function readResultBody(reader: Reader, field: number): Result {

@@ -9,6 +9,7 @@ import type {
   DeleteOperation,
   Key,
   KeyRange,
+  MutateRequest,
   PutOperation,
   RangeOperation,
   Request,
@@ -36,7 +37,11 @@ import { nodeOfMember } from "./identity.ts";
 import type { RangeResult } from "./ranges.ts";
 import { type MemberInfo, Membership } from "./membership.ts";
 import type { Result } from "./results.ts";
-import type { LeaseInfo } from "./store.ts";
+import type {
+  LeaseInfo,
+  ListOptions as StoreListOptions,
+  ListPage,
+} from "./store.ts";
 import type { Watch, WatchOptions } from "./watch.ts";
 
 /** What a caller may say beside the request itself. */
@@ -159,6 +164,18 @@ export class Service {
     checkTransaction(request, { operationsMax });
     if (onlyReads(request)) return this.#query(request, options);
     return this.#write(request, { ...options, expect: "transact" });
+  }
+
+  /** An atomic write of Deno KV; its adapter has checked it. */
+  mutate(
+    request: MutateRequest,
+    options: CallOptions,
+  ): Promise<ResultOf<"mutate">> {
+    return this.#write(request, {
+      ...options,
+      writeId: null,
+      expect: "mutate",
+    });
   }
 
   grant(
@@ -284,6 +301,11 @@ export class Service {
   /** What `get` reads, when this node is {@linkcode ready}: for those who count what they hold. */
   getNow(key: Key, revision: number): StoredEntry | null {
     return this.#group.store.get(key, revision);
+  }
+
+  /** One page of a range, when this node is {@linkcode ready}. */
+  listNow(range: KeyRange, options: StoreListOptions): ListPage {
+    return this.#group.store.list(range, options);
   }
 
   /** A transaction that changes nothing needs no entry of the log, and no write id. */

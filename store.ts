@@ -11,6 +11,7 @@ import type {
   DeleteOperation,
   Key,
   KeyRange,
+  MutateRequest,
   Operation,
   PutOperation,
   Request,
@@ -21,6 +22,7 @@ import { onlyReads } from "./conditions.ts";
 import { Digest } from "./digest.ts";
 import { assert, unreachable } from "./errors.ts";
 import { type LeaseRow, Leases } from "./leases.ts";
+import { runMutate } from "./mutations.ts";
 import type { RangeOperation, RangeResult } from "./ranges.ts";
 import { type ErrorResult, refusal, type Result } from "./results.ts";
 import type { Rows, StoreState } from "./rows.ts";
@@ -268,6 +270,8 @@ export class Store {
         return this.#delete(request);
       case "transact":
         return runTransaction(request, this.#steps);
+      case "mutate":
+        return runMutate(request, this.#steps);
       case "grant":
       case "revoke":
       case "keepAlive":
@@ -280,7 +284,7 @@ export class Store {
   }
 
   #administer(
-    request: Exclude<Request, Operation | TransactRequest>,
+    request: Exclude<Request, Operation | TransactRequest | MutateRequest>,
     at: LogPlace,
   ): Result {
     switch (request.type) {

@@ -8,6 +8,7 @@ import type {
   Command,
   Compare,
   KeyRange,
+  MutateRequest,
   Operation,
   RangeOperation,
   Request,
@@ -163,7 +164,50 @@ const compare: fc.Arbitrary<Compare> = fc.oneof(
   fc.record({ ...condition, end: fc.option(latin1(12)) }),
 );
 
+const kvValue = fc.record({
+  encoding: fc.constantFrom("v8" as const, "u64" as const, "bytes" as const),
+  data: value,
+});
+const expireAtMs = fc.oneof(fc.constant(0), fc.maxSafeInteger().map(Math.abs));
+const mutation: fc.Arbitrary<MutateRequest["mutations"][number]> = fc.oneof(
+  fc.record({
+    type: fc.constantFrom("set" as const, "setSuffixed" as const),
+    key: latin1(30),
+    value: kvValue,
+    expireAtMs,
+  }),
+  fc.record({ type: fc.constant("delete" as const), key: latin1(30) }),
+  fc.record({
+    type: fc.constant("sum" as const),
+    key: latin1(30),
+    value: kvValue,
+    min: value,
+    max: value,
+    clamp: fc.boolean(),
+  }),
+  fc.record({
+    type: fc.constantFrom("min" as const, "max" as const),
+    key: latin1(30),
+    value: kvValue,
+  }),
+  fc.record({
+    type: fc.constant("expire" as const),
+    key: latin1(30),
+    expireAtMs,
+  }),
+);
+const mutate: fc.Arbitrary<MutateRequest> = fc.record({
+  type: fc.constant("mutate" as const),
+  database: latin1(10),
+  nowMs: revision,
+  checks: fc.array(fc.record({ key: latin1(30), versionstamp: latin1(10) }), {
+    maxLength: 3,
+  }),
+  mutations: fc.array(mutation, { maxLength: 5 }),
+});
+
 const request: fc.Arbitrary<Request> = fc.oneof(
+  mutate,
   put,
   deletion,
   transactions(compare, { operation, comparesMax: 4, operationsMax: 6 }),

@@ -15,9 +15,11 @@ import {
   encodeBatch,
   encodeCommand,
   type KeyRange,
+  type MutateRequest,
   type Operation,
 } from "../batch.ts";
 import { AssertionError, DkvError, unreachable } from "../errors.ts";
+import { encodingNumber } from "../kvvalue.ts";
 import { anyCommand, runs } from "./arbitrary.ts";
 import { needs } from "./needs.ts";
 
@@ -255,9 +257,52 @@ function requestMessage(request: Command["request"]): Record<string, unknown> {
       return { compact: present({ revision: request.revision }) };
     case "identify":
       return { identify: present({ clusterId: bytes(request.clusterId) }) };
+    case "mutate":
+      return { mutate: mutateMessage(request) };
     default:
       return unreachable(request);
   }
+}
+
+function mutateMessage(request: MutateRequest): Record<string, unknown> {
+  return {
+    ...present({
+      database: bytes(request.database),
+      nowMs: request.nowMs,
+    }),
+    checks: request.checks.map(({ key, versionstamp }) =>
+      present({ key: bytes(key), versionstamp: bytes(versionstamp) })
+    ),
+    mutations: request.mutations.map((mutation) => {
+      const { type, key } = mutation;
+      const value = "value" in mutation ? mutation.value : null;
+      const bounds = mutation.type === "sum"
+        ? present({
+          min: mutation.min,
+          max: mutation.max,
+          clamp: mutation.clamp,
+        })
+        : {};
+      return {
+        ...present({
+          type: type === "set"
+            ? 0
+            : type === "setSuffixed"
+            ? "SET_SUFFIXED"
+            : type.toUpperCase(),
+          key: bytes(key),
+        }),
+        ...(value === null ? {} : present({
+          encoding: encodingNumber(value.encoding),
+          data: value.data,
+        })),
+        ...("expireAtMs" in mutation
+          ? present({ expireAtMs: mutation.expireAtMs })
+          : {}),
+        ...bounds,
+      };
+    }),
+  };
 }
 
 function rangeMessage(range: KeyRange): Record<string, unknown> {

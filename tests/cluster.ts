@@ -39,6 +39,8 @@ export interface TestClusterOptions {
   readonly nodes?: number;
   /** Put a proxy between each ordered pair. */
   readonly proxied?: boolean;
+  /** Serve HTTP, and this to clients of Deno KV: `kvConnect` of the configuration file. */
+  readonly kvConnect?: object;
   /** Of the configuration file. */
   readonly settings?: Partial<Settings>;
   /** Further arguments of `dkv node`. */
@@ -131,6 +133,7 @@ export class TestCluster implements AsyncDisposable {
   readonly #options: TestClusterOptions;
   readonly #dir: TempDir;
   readonly #addresses: ReadonlyMap<string, string>;
+  readonly #httpAddresses: ReadonlyMap<string, string>;
   /** By `from→to`. */
   readonly #proxies = new Map<string, Proxy>();
   /** The newest process of each node. */
@@ -144,9 +147,12 @@ export class TestCluster implements AsyncDisposable {
       { length: options.nodes ?? 3 },
       (_, at) => `node${at + 1}`,
     );
-    const addresses = freeAddresses(this.ids.length);
+    const addresses = freeAddresses(2 * this.ids.length);
     this.#addresses = new Map(
       this.ids.map((id, at) => [id, addresses[at] ?? ""]),
+    );
+    this.#httpAddresses = new Map(
+      this.ids.map((id, at) => [id, addresses[this.ids.length + at] ?? ""]),
     );
     this.configPath = `${dir.path}/nodes.json`;
   }
@@ -182,6 +188,13 @@ export class TestCluster implements AsyncDisposable {
     const address = this.#addresses.get(id);
     assert(address !== undefined, `No node ${id}`);
     return address;
+  }
+
+  /** `http://host:port` of a node. Only with `kvConnect`. */
+  httpUrl(id: string): string {
+    const address = this.#httpAddresses.get(id);
+    assert(address !== undefined, `No node ${id}`);
+    return `http://${address}`;
   }
 
   get addresses(): string[] {
@@ -371,11 +384,15 @@ export class TestCluster implements AsyncDisposable {
     path: string,
     address: (id: string) => string,
   ): Promise<void> {
-    const nodes = this.ids.map((id) => ({ id, address: address(id) }));
-    const settings = this.#options.settings ?? {};
+    const { kvConnect, settings = {} } = this.#options;
+    const nodes = this.ids.map((id) => ({
+      id,
+      address: address(id),
+      ...(kvConnect && { http: this.#httpAddresses.get(id) }),
+    }));
     await Deno.writeTextFile(
       path,
-      JSON.stringify({ cluster: "test", nodes, settings }, null, 2),
+      JSON.stringify({ cluster: "test", nodes, kvConnect, settings }, null, 2),
     );
   }
 

@@ -64,6 +64,7 @@ Deno.test("config: a good file gives nodes, settings and no notice", () => {
     address: "127.0.0.1:50052",
     host: "127.0.0.1",
     port: 50052,
+    http: null,
   });
   assertEquals(config.settings, {
     ...defaultSettings(),
@@ -102,10 +103,13 @@ Deno.test("config: what is not an object of known fields is refused", () => {
   assertEquals(lineOf("{}"), `${PATH}: cluster: missing`);
   assertEquals(lineOf('{"cluster": "dkv"}'), `${PATH}: nodes: missing`);
   assertLines([
-    [{ nods: [] }, "nods: unknown field, known: cluster, nodes, settings"],
+    [
+      { nods: [] },
+      "nods: unknown field, known: cluster, nodes, settings, kvConnect",
+    ],
     [
       { nodes: [{ id: "a", address: "h:1", port: 1 }] },
-      "nodes[0].port: unknown field, known: id, address",
+      "nodes[0].port: unknown field, known: id, address, http",
     ],
     [{ nodes: [{ id: "a" }] }, "nodes[0].address: missing"],
     [{ nodes: ["a"] }, 'nodes[0]: expected an object, found "a"'],

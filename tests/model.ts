@@ -146,6 +146,9 @@ export class Model {
         return { type: "done" };
       case "identify":
         return { type: "done" };
+      case "mutate":
+        // Its oracle is Deno's own store: kv_test.ts.
+        throw new Refusal("INTERNAL");
       default:
         return unreachable(request);
     }
