@@ -5,15 +5,15 @@
  * @module
  */
 
-import * as grpc from "@grpc/grpc-js";
+import type * as grpc from "@grpc/grpc-js";
 import { clearImmediate, setImmediate } from "node:timers";
-import { codeRefusals } from "./call.ts";
 import { type Config, fingerprint, LIMITS, nodeOf } from "./config.ts";
 import { Disk } from "./disk.ts";
 import { AssertionError, DkvError } from "./errors.ts";
 import { EtcdAdapter } from "./etcd.ts";
 import { Group } from "./group.ts";
 import { GrpcAdapter } from "./grpc.ts";
+import { listenGrpc, makeGrpcServer, quietGrpc } from "./grpcserver.ts";
 import { HttpServer } from "./http.ts";
 import {
   type Identity,
@@ -176,7 +176,7 @@ export class Node {
       onDefect: (error) => this.#fail(error),
     });
     this.#peers = this.#makePeers(self.id);
-    this.#server = new grpc.Server(serverOptions());
+    this.#server = makeGrpcServer();
     this.#adapter.addTo(this.#server, { reflectAlso: etcd.definition });
     etcd.addTo(this.#server);
     this.#peers.addTo(this.#server);
@@ -227,22 +227,7 @@ export class Node {
 
   async #listen(): Promise<void> {
     const { address, http } = nodeOf(this.#config, this.#identity.nodeId);
-    const credentials = grpc.ServerCredentials.createInsecure();
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#server.bindAsync(
-      address,
-      credentials,
-      (error) => error ? reject(error) : resolve(),
-    );
-    await promise.catch((cause) => {
-      const taken = /EADDRINUSE/.test(cause.message);
-      const reason = taken ? "another process does already" : cause.message;
-      throw new DkvError(
-        "CONFIG_INVALID",
-        `Cannot listen on ${address}: ${reason}`,
-        { cause },
-      );
-    });
+    await listenGrpc(this.#server, address);
     this.#http?.start();
     this.#state = "running";
     this.#kv?.start();
@@ -599,23 +584,4 @@ function bootstrapOf(config: Config, member: MemberId): Configuration {
     );
   }
   return simpleConfiguration(others, []);
-}
-
-/** grpc-js prints what it also reports; only who asks for it in the environment wants both. */
-function quietGrpc(): void {
-  for (const name of ["GRPC_NODE_VERBOSITY", "GRPC_VERBOSITY"]) {
-    if (Deno.env.get(name)) return;
-  }
-  grpc.setLogVerbosity(grpc.logVerbosity.NONE);
-}
-
-function serverOptions(): grpc.ServerOptions {
-  return {
-    interceptors: [codeRefusals],
-    "grpc.max_concurrent_streams": LIMITS.concurrentStreamsMax,
-    "grpc.max_receive_message_length": LIMITS.pipelineInFlightBytesMax,
-    "grpc.max_send_message_length": LIMITS.pipelineInFlightBytesMax,
-    "grpc.keepalive_time_ms": 30_000,
-    "grpc.keepalive_timeout_ms": 10_000,
-  };
 }

@@ -65,7 +65,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["etcd", "kvconnect"],
   ["pipelinecodec"],
   ["pipeline", "watchstream", "health"],
-  ["grpc", "status"],
+  ["grpc", "grpcserver", "status"],
   // Starts and stops everything, so it knows everything.
   ["node"],
   // The client: see CLIENT.

@@ -1,0 +1,58 @@
+/**
+ * The gRPC server of a node, as grpc-js makes it: its bounds, and where it listens. Used by
+ * `node.ts`.
+ *
+ * @module
+ */
+
+import * as grpc from "@grpc/grpc-js";
+import { codeRefusals } from "./call.ts";
+import { LIMITS } from "./config.ts";
+import { DkvError } from "./errors.ts";
+
+/** grpc-js prints what it also reports; only who asks for it in the environment wants both. */
+export function quietGrpc(): void {
+  for (const name of ["GRPC_NODE_VERBOSITY", "GRPC_VERBOSITY"]) {
+    if (Deno.env.get(name)) return;
+  }
+  grpc.setLogVerbosity(grpc.logVerbosity.NONE);
+}
+
+/** A server with bounds. */
+export function makeGrpcServer(): grpc.Server {
+  return new grpc.Server({
+    interceptors: [codeRefusals],
+    "grpc.max_concurrent_streams": LIMITS.concurrentStreamsMax,
+    "grpc.max_receive_message_length": LIMITS.pipelineInFlightBytesMax,
+    "grpc.max_send_message_length": LIMITS.pipelineInFlightBytesMax,
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+  });
+}
+
+/**
+ * Starts to listen.
+ *
+ * @throws {DkvError} CONFIG_INVALID if the address is taken.
+ */
+export async function listenGrpc(
+  server: grpc.Server,
+  address: string,
+): Promise<void> {
+  const credentials = grpc.ServerCredentials.createInsecure();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.bindAsync(
+    address,
+    credentials,
+    (error) => error ? reject(error) : resolve(),
+  );
+  await promise.catch((cause) => {
+    const taken = /EADDRINUSE/.test(cause.message);
+    const reason = taken ? "another process does already" : cause.message;
+    throw new DkvError(
+      "CONFIG_INVALID",
+      `Cannot listen on ${address}: ${reason}`,
+      { cause },
+    );
+  });
+}

@@ -1,0 +1,93 @@
+/**
+ * Starts the programs of this folder, each under the client that it is for. Used by
+ * `kvconnect_test.ts` and `kv.ts`.
+ *
+ * @module
+ */
+
+/** What opens the databases of test clusters that say nothing else. */
+export const TOKEN = "development";
+
+const decoder = new TextDecoder();
+
+/** What {@linkcode start} needs. */
+export interface ProgramOptions {
+  readonly args: readonly string[];
+  readonly token?: string;
+  /** Default: Deno with its own client. */
+  readonly client?: "builtin" | "npm" | "node";
+}
+
+/** A program that runs. */
+export interface Program {
+  /** Ends its input, which some take as a sign to end. */
+  end(): Promise<void>;
+  /** What it printed; rejects with that if it failed. */
+  readonly output: Promise<string>;
+}
+
+/** Starts a program. */
+export function start(name: string, options: ProgramOptions): Program {
+  const { args, token = TOKEN, client = "builtin" } = options;
+  const command = client === "node" ? "node" : "deno";
+  const child = new Deno.Command(command, {
+    args: [...flags(client), pathOf(name), ...args],
+    env: { DENO_KV_ACCESS_TOKEN: token, NO_COLOR: "1" },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const read = async () => {
+    const { success, stdout, stderr } = await child.output();
+    const text = decoder.decode(stdout);
+    if (success) return text;
+    throw new Error(`${name} failed: ${text}${decoder.decode(stderr)}`);
+  };
+  return { end: () => child.stdin.close(), output: read() };
+}
+
+/** Runs a program to its end. */
+export async function run(
+  name: string,
+  options: ProgramOptions,
+): Promise<string> {
+  const program = start(name, options);
+  const output = await program.output;
+  await program.end().catch(() => {});
+  return output;
+}
+
+/** Where Node finds the package, which has no others below it. */
+export async function packagePath(): Promise<string> {
+  const { stdout, stderr, success } = await new Deno.Command("deno", {
+    args: [
+      "eval",
+      "--quiet",
+      ...packageFlags(),
+      'console.log(import.meta.resolve("@deno/kv"))',
+    ],
+  }).output();
+  if (!success) throw new Error(decoder.decode(stderr));
+  const url = decoder.decode(stdout).trim();
+  return url;
+}
+
+function flags(client: "builtin" | "npm" | "node"): string[] {
+  if (client === "node") return [];
+  const run = ["run", "--quiet", "--no-prompt", "--allow-net=127.0.0.1"];
+  const env = "--allow-env";
+  if (client === "npm") return [...run, env, ...packageFlags()];
+  return [...run, env, "--no-config", "--no-lock", "--unstable-kv"];
+}
+
+function packageFlags(): string[] {
+  return [
+    `--config=${pathOf("deno.json")}`,
+    `--lock=${pathOf("deno.lock")}`,
+    "--frozen",
+  ];
+}
+
+function pathOf(name: string): string {
+  return decodeURIComponent(new URL(name, import.meta.url).pathname);
+}
