@@ -85,7 +85,7 @@ export class HttpServer {
     }
     this.#open++;
     try {
-      const path = new URL(request.url).pathname;
+      const path = pathOf(request.url);
       for (const route of this.#options.routes) {
         const response = route(request, path);
         if (response !== null) return await response;
@@ -99,6 +99,13 @@ export class HttpServer {
       this.#open--;
     }
   }
+}
+
+/** The path of `http://host/path?query`, as it was sent. */
+function pathOf(url: string): string {
+  const start = url.indexOf("/", url.indexOf("//") + 2);
+  const query = url.indexOf("?", start);
+  return url.slice(start, query < 0 ? url.length : query);
 }
 
 /** A plain answer. */

@@ -29,7 +29,8 @@ const TEMP_ROOT = ".tmp";
  * - `env`: the variables that grpc-js reads;
  * - `run`: the `deno` on the PATH;
  * - `mount`: the system's `mount` and `umount`, for tests with small file systems;
- * - `script`: the system's `script`, for tests with a terminal.
+ * - `script`: the system's `script`, for tests with a terminal;
+ * - `node`: Node, for tests with clients that run there.
  */
 export type Need =
   | "read"
@@ -38,6 +39,7 @@ export type Need =
   | "env"
   | "run"
   | "mount"
+  | "node"
   | "script";
 
 /** What a test with real nodes needs. */
@@ -68,7 +70,7 @@ export function needs(
     return;
   }
   const flags = missing.map((need) =>
-    `--allow-${need === "mount" || need === "script" ? "run" : need}`
+    `--allow-${["mount", "node", "script"].includes(need) ? "run" : need}`
   );
   const reason = [...new Set(flags)].join(", ");
   Deno.test({
@@ -124,6 +126,8 @@ function descriptors(need: Need): Deno.PermissionDescriptor[] {
       return [{ name: "env", variable: GRPC_VARIABLE }];
     case "run":
       return [{ name: "run", command: "deno" }];
+    case "node":
+      return [{ name: "run", command: "node" }];
     case "script":
       return [{ name: "run", command: "script" }];
     case "mount":
