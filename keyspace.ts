@@ -18,6 +18,7 @@ import { assert, DkvError } from "./errors.ts";
 import { connectTo, type Invocation, missing, print } from "./invocation.ts";
 import { changeJson, entryJson } from "./records.ts";
 import { readable, Stop } from "./terminal.ts";
+import { entryText } from "./tupletext.ts";
 
 const TAB = new Uint8Array([0x09]);
 const LINE_END = new Uint8Array([0x0a]);
@@ -149,8 +150,10 @@ async function printEntry(
   { entry, keysOnly }: { entry: Entry; keysOnly: boolean },
 ): Promise<void> {
   if (out.isTerminal) {
-    const value = keysOnly ? "" : `\t${readable(entry.value)}`;
-    return await out.line(`${bold(readable(entry.keyBytes))}${value}`);
+    const ofDeno = entryText(entry.keyBytes, entry.value);
+    const key = ofDeno?.key ?? readable(entry.keyBytes);
+    const value = ofDeno?.value ?? readable(entry.value);
+    return await out.line(`${bold(key)}${keysOnly ? "" : `\t${value}`}`);
   }
   await out.write(entry.keyBytes);
   if (!keysOnly) {

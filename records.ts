@@ -16,6 +16,7 @@ import type { Change, Entry } from "./client.ts";
 import { LIMITS } from "./config.ts";
 import { Refusal } from "./arguments.ts";
 import { utf8 } from "./terminal.ts";
+import { entryText } from "./tupletext.ts";
 
 const KIB = 1024;
 /** A line with the largest key and value, every byte of them escaped as six. */
@@ -56,9 +57,15 @@ export function entryJson(
   { keysOnly = false } = {},
 ): Readonly<Record<string, unknown>> {
   const { createRevision, modRevision, version, lease } = entry;
+  const ofDeno = entryText(entry.keyBytes, entry.value);
   return {
     ...field("key", entry.keyBytes),
     ...(keysOnly ? {} : field("value", entry.value)),
+    ...(ofDeno === null ? {} : {
+      denoKey: ofDeno.key,
+      ...(keysOnly ? {} : { denoValue: ofDeno.value }),
+      ...(ofDeno.expires === null ? {} : { expires: ofDeno.expires }),
+    }),
     createRevision,
     modRevision,
     version,

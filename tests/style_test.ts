@@ -80,7 +80,8 @@ const LAYERS: readonly (readonly string[])[] = [
   ["client"],
   ["launch"],
   // The command line.
-  ["arguments", "terminal"],
+  ["arguments", "terminal", "tuplekeys"],
+  ["tupletext"],
   ["commands", "records", "invocation"],
   ["keyspace", "coordination", "overview", "bench", "completions"],
   ["txn", "transport"],
@@ -124,6 +125,7 @@ const PURE: readonly string[] = [
   "mutate",
   "batch",
   "kvspace",
+  "tuplekeys",
   "mutations",
   "results",
   "leases",
