@@ -117,8 +117,10 @@ function readText(key: Uint8Array, start: number): Part | null {
 }
 
 function readNumber(key: Uint8Array, at: number): Part | null {
-  const bytes = key.slice(at, at + 8);
-  if (bytes.length < 8) return null;
+  if (at + 8 > key.length) return null;
+  // A copy in a buffer of its own, whatever kind of array the key is.
+  const bytes = new Uint8Array(8);
+  bytes.set(key.subarray(at, at + 8));
   const isNegative = bytes[0]! < 0x80;
   if (isNegative) bytes.forEach((byte, i) => bytes[i] = byte ^ 0xff);
   else bytes[0]! ^= 0x80;
