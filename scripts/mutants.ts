@@ -10,12 +10,13 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { taskArgs } from "../launch.ts";
 import { type Mutant, MUTANTS } from "../tests/sim/mutants.ts";
 
 /** A mutant that needs more has survived. */
 const SEEDS_MAX = 1000;
 
-const args = parseArgs(Deno.args, { string: ["seeds"] });
+const args = parseArgs([...taskArgs(Deno.args)], { string: ["seeds"] });
 const seedsMax = Number(args["seeds"] ?? SEEDS_MAX);
 const wanted = args._.map(String);
 let survivors = 0;

@@ -16,6 +16,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { taskArgs } from "../launch.ts";
 import { type Fault, FAULTS, type Without } from "../tests/sim/plan.ts";
 import {
   commandFor,
@@ -24,7 +25,7 @@ import {
   shorten,
 } from "../tests/sim/run.ts";
 
-const args = parseArgs(Deno.args, {
+const args = parseArgs([...taskArgs(Deno.args)], {
   string: [
     "seed",
     "seeds",
