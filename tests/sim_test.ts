@@ -1,5 +1,6 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { needs } from "./needs.ts";
+import { outcomeOf } from "./outcome.ts";
 import { Clock } from "./sim/clock.ts";
 import { COUNTER, History, type Operation } from "./sim/history.ts";
 import { MUTANTS } from "./sim/mutants.ts";
@@ -59,6 +60,15 @@ Deno.test("sim: a seed always does the same", () => {
   assertEquals(a.operations, b.operations);
   assertEquals(a.trace(1000), b.trace(1000));
   assert(runSeed(seed + 1).turns !== a.turns);
+});
+
+needs(["run"], "sim: the task hears its arguments, dashes or not", async () => {
+  for (const dashes of [[], ["--"]]) {
+    const { stdout } = await outcomeOf(
+      ["run", "-q", "scripts/sim.ts", ...dashes, "--seed", "6", "--seeds", "1"],
+    );
+    assertMatch(stdout, /^first seed: 6\n\n1 seeds, 0 failures/);
+  }
 });
 
 Deno.test("sim: what is taken away from a plan leaves the rest as it is", () => {
