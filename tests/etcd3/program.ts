@@ -19,6 +19,8 @@ const FAILOVER_PUTS = 30;
 const FAILOVER_MS_MAX = 20_000;
 const RETRY_MS = 50;
 
+/** How long an observer may be without news. */
+const OBSERVE_MS = 2000;
 const [hosts = "", mode = ""] = Deno.args;
 const client = new Etcd3({
   hosts: hosts.split(",").map((host) => `http://${host}`),
@@ -197,18 +199,18 @@ async function coordination(): Promise<void> {
   await other.campaign.resign();
 }
 
-/** Waits until an observer hears of a leader. */
+/** Waits until an observer hears of a leader; one that etcd3 has left without news is asked anew. */
 async function heardOf(election: Election, name: string): Promise<string> {
-  const observer = await election.observe();
-  const heard = new Promise<string>((resolve) => {
-    if (observer.leader() === name) resolve(name);
-    observer.on("change", (value) => {
-      if (value === name) resolve(name);
-    });
-  });
-  const value = await heard;
-  await observer.cancel();
-  return value;
+  while (true) {
+    const observer = await election.observe();
+    const end = performance.now() + OBSERVE_MS;
+    while (observer.leader() !== name && performance.now() < end) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    const value = observer.leader();
+    await observer.cancel();
+    if (value === name) return value;
+  }
 }
 
 /** Works on while the leader dies: nothing acknowledged is lost, watches and leases go on. */

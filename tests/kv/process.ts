@@ -64,7 +64,8 @@ export async function packagePath(): Promise<string> {
       "eval",
       "--quiet",
       ...packageFlags(),
-      'console.log(import.meta.resolve("@deno/kv"))',
+      // Imported, so that it is there on a machine that never fetched it.
+      'await import("@deno/kv"); console.log(import.meta.resolve("@deno/kv"))',
     ],
   }).output();
   if (!success) throw new Error(decoder.decode(stderr));
