@@ -94,64 +94,66 @@ interface Writes {
  * is none. Deletes may overlap: the later one finds nothing left. Of the two branches only one runs.
  */
 export function writesTwice(request: TransactRequest): Key | null {
-  const writes = writesOf(request);
-  return typeof writes === "string" ? writes : null;
+  return collectWrites(request.then, { keys: new Set(), deletes: [] }) ??
+    collectWrites(request.else, { keys: new Set(), deletes: [] });
 }
 
-/** Both branches of a transaction; a key that one of them writes twice. */
-function writesOf(request: TransactRequest): Writes | Key {
-  const then = writesOfBranch(request.then);
-  if (typeof then === "string") return then;
-  const otherwise = writesOfBranch(request.else);
-  if (typeof otherwise === "string") return otherwise;
-  const keys = then.keys.union(otherwise.keys);
-  return { keys, deletes: [...then.deletes, ...otherwise.deletes] };
-}
-
-/**
- * Each operation is compared with those before it: what a nested transaction puts in one branch and
- * deletes in the other never meets.
- */
-function writesOfBranch(operations: readonly Operation[]): Writes | Key {
-  const keys = new Set<Key>();
-  const deletes: KeyRange[] = [];
+/** Adds what operations may write to what is written before them, or gives a key that is in both. */
+function collectWrites(
+  operations: readonly Operation[],
+  before: Writes,
+): Key | null {
   for (const operation of operations) {
-    const writes = writesOfOperation(operation);
-    if (typeof writes === "string") return writes;
-    for (const key of writes.keys) {
-      if (keys.has(key) || isIn(deletes, key)) return key;
-    }
-    for (const key of writes.deletes.length === 0 ? [] : keys) {
-      if (isIn(writes.deletes, key)) return key;
-    }
-    for (const key of writes.keys) keys.add(key);
-    deletes.push(...writes.deletes);
+    const twice = collectWrite(operation, before);
+    if (twice !== null) return twice;
   }
-  return { keys, deletes };
+  return null;
 }
 
-function isIn(ranges: readonly KeyRange[], key: Key): boolean {
-  return ranges.some(({ start, end }) =>
-    key >= start && (end === null || key < end)
-  );
-}
-
-function writesOfOperation(operation: Operation): Writes | Key {
+function collectWrite(operation: Operation, before: Writes): Key | null {
+  const { keys, deletes } = before;
   switch (operation.type) {
     case "put":
-    case "modify":
-      return { keys: new Set([operation.key]), deletes: [] };
-    case "delete":
-      return { keys: new Set(), deletes: [operation.range] };
+    case "modify": {
+      const { key } = operation;
+      if (keys.has(key) || deletes.some((range) => isIn(range, key))) {
+        return key;
+      }
+      keys.add(key);
+      return null;
+    }
+    case "delete": {
+      for (const key of keys) if (isIn(operation.range, key)) return key;
+      deletes.push(operation.range);
+      return null;
+    }
     case "get":
     case "list":
     case "range":
-      return { keys: new Set(), deletes: [] };
+      return null;
     case "transact":
-      return writesOf(operation);
+      return collectBranches(operation, before);
     default:
       return unreachable(operation);
   }
+}
+
+/** What one branch writes never meets what the other one does. */
+function collectBranches(
+  { then, else: otherwise }: TransactRequest,
+  before: Writes,
+): Key | null {
+  const { keys, deletes } = before;
+  const other = { keys: new Set(keys), deletes: [...deletes] };
+  const deletesBefore = deletes.length;
+  const twice = collectWrites(then, before) ?? collectWrites(otherwise, other);
+  for (const key of other.keys) keys.add(key);
+  deletes.push(...other.deletes.slice(deletesBefore));
+  return twice;
+}
+
+function isIn({ start, end }: KeyRange, key: Key): boolean {
+  return key >= start && (end === null || key < end);
 }
 
 /** True if nothing that a transaction may do changes anything. */

@@ -176,31 +176,24 @@ export function readRange(reader: Reader): KeyRange {
   return { start, end };
 }
 
-/** The numbers of an operation with their fields in message RangeRead. */
-const NUMBERS = [
-  ["revision", 2],
-  ["limit", 3],
-  ["modRevisionMin", 8],
-  ["modRevisionMax", 9],
-  ["createRevisionMin", 10],
-  ["createRevisionMax", 11],
-] as const;
-
 /** Writes the fields of message RangeRead of `proto/entry.proto`. */
 export function writeRangeOperation(pen: Pen, operation: RangeOperation): void {
   writeRange(pen, 1, operation.range);
-  const order = ORDERS.indexOf(operation.sortOrder);
-  const target = TARGETS.indexOf(operation.sortTarget);
-  const fields: [field: number, value: number][] = [
-    [4, order],
-    [5, target],
-    [6, operation.keysOnly ? 1 : 0],
-    [7, operation.countOnly ? 1 : 0],
+  /** Fields 2 and up. */
+  const numbers = [
+    operation.revision,
+    operation.limit,
+    ORDERS.indexOf(operation.sortOrder),
+    TARGETS.indexOf(operation.sortTarget),
+    operation.keysOnly ? 1 : 0,
+    operation.countOnly ? 1 : 0,
+    operation.modRevisionMin,
+    operation.modRevisionMax,
+    operation.createRevisionMin,
+    operation.createRevisionMax,
   ];
-  for (const [name, field] of NUMBERS) fields.push([field, operation[name]]);
-  fields.sort(([a], [b]) => a - b);
-  for (const [field, value] of fields) {
-    if (value !== 0) pen.int64(field, value);
+  for (const [at, number] of numbers.entries()) {
+    if (number !== 0) pen.int64(at + 2, number);
   }
 }
 
