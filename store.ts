@@ -327,7 +327,10 @@ export class Store {
       versions: this.#versions,
       bytesMax: this.#limits.responseBytesMax,
     });
-    if (bytes === Infinity) return answerTooLarge(this.#limits);
+    if (typeof bytes !== "number") return bytes;
+    if (bytes > this.#limits.responseBytesMax) {
+      return answerTooLarge(this.#limits);
+    }
     const { deleted, previous } = this.#doDelete(
       operation,
       this.#versions.revision + 1,
