@@ -8,7 +8,7 @@
 import type { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { setImmediate } from "node:timers";
-import type { Settings } from "./config.ts";
+import { LIMITS, type Settings } from "./config.ts";
 import { toInteger, type WireInteger } from "./convert.ts";
 import {
   AssertionError,
@@ -148,6 +148,74 @@ export class Outlet {
 
 /** How long to wait before looking again whether a slow client takes more. */
 export const ROOM_POLL_MS = 5;
+
+/** An outlet of watches: if it had no room, it tells when there is some again. */
+export class WatchOutlet extends Outlet {
+  readonly #onRoom: () => void;
+  readonly #isWatching: () => boolean;
+  #poll: ReturnType<typeof setTimeout> | undefined;
+
+  /** `isWatching`: whether anybody wants room. */
+  constructor(
+    call: DuplexStream,
+    options: { isWatching: () => boolean; onRoom: () => void },
+  ) {
+    super(call);
+    this.#isWatching = options.isWatching;
+    this.#onRoom = options.onRoom;
+  }
+
+  override hasRoom(): boolean {
+    const hasRoom = super.hasRoom();
+    if (!hasRoom) this.#poll ??= setTimeout(() => this.#look(), ROOM_POLL_MS);
+    return hasRoom;
+  }
+
+  /** The stream has ended. */
+  close(): void {
+    clearTimeout(this.#poll);
+  }
+
+  #look(): void {
+    this.#poll = undefined;
+    if (this.#isWatching() && this.hasRoom()) this.#onRoom();
+  }
+}
+
+/**
+ * Serves a stream of renewals: they are worked on at the same time and answered in their order. What
+ * `renew` rejects with ends the stream.
+ */
+export function serveRenewals<Request>(
+  call: DuplexStream,
+  { renew, toStatus: statusOf }: {
+    renew: (wire: Request | Unreadable) => Promise<Wire>;
+    toStatus: (error: unknown) => grpc.ServiceError;
+  },
+): void {
+  let last = Promise.resolve();
+  let waiting = 0;
+  call.on("data", (wire: Request | Unreadable) => {
+    if (waiting >= LIMITS.pipelineInFlightMax) {
+      const text = `Too many renewals wait on this stream: ${waiting}`;
+      call.emit("error", toStatus(new DkvError("OVERLOADED", text)));
+      return;
+    }
+    waiting++;
+    const renewed = renew(wire);
+    // It is looked at below, perhaps later.
+    renewed.catch(() => {});
+    last = last.then(async () => {
+      const response = await renewed;
+      waiting--;
+      if (!call.cancelled) call.write(response);
+    }).catch((error) => {
+      if (!call.cancelled) call.emit("error", statusOf(error));
+    });
+  });
+  call.on("end", () => void last.then(() => call.end()));
+  call.on("error", () => {}); // The client vanished; what it asked for has been done or will be.
+}
 
 /** Stands in the place of a request that could not be read. */
 export class Unreadable {

@@ -201,7 +201,7 @@ async function compact(
 ) {
   const revision = toBounded(wire.revision);
   // etcd lets an empty history be cut at 0.
-  if (revision < 0 || revision === 0 && service.compactRevision > 0) {
+  if (revision < 0 || revision === 0 && service.replica.compactRevision > 0) {
     throw new EtcdError("compacted");
   }
   if (revision === 0) await service.ready({ ...options, serializable: false });

@@ -8,7 +8,7 @@
  */
 
 import type * as grpc from "@grpc/grpc-js";
-import { type DuplexStream, toStatus, Unreadable } from "./call.ts";
+import { type DuplexStream, serveRenewals, Unreadable } from "./call.ts";
 import { LIMITS } from "./config.ts";
 import { fromKey, toLease } from "./convert.ts";
 import { DkvError } from "./errors.ts";
@@ -106,11 +106,9 @@ async function leases(
   return { leases: ids.map((id) => ({ ID: id.toString() })) };
 }
 
-/** One answer for each renewal, in order; 0 seconds for a lease that does not exist. */
+/** 0 seconds for a lease that does not exist. */
 function serveKeepAlive(call: DuplexStream, context: EtcdContext): void {
-  const { service, header } = context;
-  let last = Promise.resolve();
-  let waiting = 0;
+  const { service, header, toStatus } = context;
   const renew = async (wire: WireLease | Unreadable) => {
     if (wire instanceof Unreadable) throw wire.error;
     try {
@@ -122,26 +120,7 @@ function serveKeepAlive(call: DuplexStream, context: EtcdContext): void {
       return { header: header(), ID: wire.ID, TTL: 0 };
     }
   };
-  call.on("data", (wire: WireLease | Unreadable) => {
-    if (waiting >= LIMITS.pipelineInFlightMax) {
-      const text = `Too many renewals wait on this stream: ${waiting}`;
-      call.emit("error", toStatus(new DkvError("OVERLOADED", text)));
-      return;
-    }
-    waiting++;
-    const renewed = renew(wire);
-    // It is looked at below, perhaps later.
-    renewed.catch(() => {});
-    last = last.then(async () => {
-      const response = await renewed;
-      waiting--;
-      if (!call.cancelled) call.write(response);
-    }).catch((error) => {
-      if (!call.cancelled) call.emit("error", context.toStatus(error));
-    });
-  });
-  call.on("end", () => void last.then(() => call.end()));
-  call.on("error", () => {}); // The client vanished; what it asked for has been done or will be.
+  serveRenewals(call, { renew, toStatus });
 }
 
 function isUnknown(error: unknown): boolean {

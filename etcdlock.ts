@@ -26,7 +26,9 @@ import {
   waitingUnary,
 } from "./etcdcall.ts";
 import { EtcdError } from "./etcderrors.ts";
-import type { CallOptions, Service } from "./service.ts";
+import { fromStored } from "./etcdkv.ts";
+import { compareBytes } from "./ranges.ts";
+import { type CallOptions, keyAfter, type Service } from "./service.ts";
 import type { WatchEvent } from "./store.ts";
 
 /** What a caller without a lease of its own is given. */
@@ -120,7 +122,7 @@ async function leader(wire: Wire, { service }: EtcdContext) {
   const { entries } = await queueOf(service, toKey(wire.name));
   const first = firstOf(entries);
   if (first === null) throw new EtcdError("electionNoLeader");
-  return { kv: wireEntry(first) };
+  return { kv: fromStored(first) };
 }
 
 /** Each leader and each of its values, in order. */
@@ -134,7 +136,7 @@ async function* observe(
   const queue = new Map(entries.map((entry) => [entry.key, entry]));
   let told = firstOf(entries);
   const tell = (kv: StoredEntry): [object, number] => [
-    { header: context.header(), kv: wireEntry(kv) },
+    { header: context.header(), kv: fromStored(kv) },
     kv.key.length + kv.value.length,
   ];
   if (told !== null) yield tell(told);
@@ -191,7 +193,7 @@ async function enqueue(
     return { name, key, createRevision, lease, isOwnLease };
   }
   const { createRevision } = found.entry;
-  if (!equal(found.entry.value, value)) {
+  if (compareBytes(found.entry.value, value) !== 0) {
     const proclaimed = await service.transact({
       type: "transact",
       compares: [createdAt(key, createRevision)],
@@ -339,7 +341,7 @@ function underOf(name: Key): KeyRange {
 }
 
 function rangeOf(key: Key): KeyRange {
-  return { start: key, end: `${key}\0` };
+  return { start: key, end: keyAfter(key) };
 }
 
 function createdAt(key: Key, revision: number) {
@@ -359,20 +361,4 @@ function leaderKey(wire: Wire): { key: Key; rev: number; lease: bigint } {
   const { key, rev, lease } = wire.leader;
   assert(typeof rev === "string", "64-bit integers are not texts");
   return { key: toKey(key), rev: Number(rev), lease: BigInt(lease) };
-}
-
-function equal(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, at) => byte === b[at]);
-}
-
-/** A `KeyValue`. */
-function wireEntry(entry: StoredEntry): object {
-  return {
-    key: fromKey(entry.key),
-    create_revision: entry.createRevision,
-    mod_revision: entry.modRevision,
-    version: entry.version,
-    value: entry.value,
-    lease: String(entry.lease),
-  };
 }

@@ -11,7 +11,7 @@
 import { Buffer } from "node:buffer";
 import type * as grpc from "@grpc/grpc-js";
 import type { KeyRange } from "./batch.ts";
-import { type DuplexStream, Outlet, ROOM_POLL_MS, Unreadable } from "./call.ts";
+import { type DuplexStream, Unreadable, WatchOutlet } from "./call.ts";
 import { LIMITS } from "./config.ts";
 import { DkvError } from "./errors.ts";
 import type { EtcdContext } from "./etcdcall.ts";
@@ -96,7 +96,7 @@ function serveWatch(call: DuplexStream, context: EtcdContext): void {
 class EtcdWatchStream {
   readonly #call: DuplexStream;
   readonly #context: EtcdContext;
-  readonly #outlet: Outlet;
+  readonly #outlet: WatchOutlet;
   readonly #watches = new Map<string, Entry>();
   /** Ids of watches that compaction has ended: as in etcd they stay taken until they are cancelled. */
   readonly #ended = new Set<string>();
@@ -104,14 +104,16 @@ class EtcdWatchStream {
   #nextId = 0;
   #isStopped = false;
   #isProgressWanted = false;
-  #poll: ReturnType<typeof setTimeout> | undefined;
   #progressPoll: ReturnType<typeof setTimeout> | undefined;
   #progressTimer: ReturnType<typeof setInterval> | undefined;
 
   constructor(call: DuplexStream, context: EtcdContext) {
     this.#call = call;
     this.#context = context;
-    this.#outlet = new Outlet(call);
+    this.#outlet = new WatchOutlet(call, {
+      isWatching: () => this.#watches.size > 0,
+      onRoom: () => context.service.resumeWatches(),
+    });
   }
 
   /** Resolves when the request has been answered. */
@@ -128,7 +130,7 @@ class EtcdWatchStream {
     this.#isStopped = true;
     for (const { watch } of this.#watches.values()) watch.stop();
     this.#watches.clear();
-    clearTimeout(this.#poll);
+    this.#outlet.close();
     clearTimeout(this.#progressPoll);
     clearInterval(this.#progressTimer);
   }
@@ -156,7 +158,7 @@ class EtcdWatchStream {
     }
     // The answer comes before the first event, which comes in a turn of its own.
     const entry: Entry = {
-      watch: this.#open(watchId, wire),
+      watch: this.#open(watchId, { wire, range, fromRevision }),
       wire,
       isQuiet: false,
     };
@@ -191,14 +193,21 @@ class EtcdWatchStream {
     }
   }
 
-  #open(watchId: string, wire: WireCreate): Watch {
+  #open(
+    watchId: string,
+    { wire, range, fromRevision }: {
+      wire: WireCreate;
+      range: KeyRange;
+      fromRevision: number;
+    },
+  ): Watch {
     return this.#context.service.watch({
-      range: toWatchedRange(wire),
-      fromRevision: Math.max(0, toBounded(wire.start_revision)),
+      range,
+      fromRevision,
       withPrevious: wire.prev_kv,
       noPuts: wire.filters.includes("NOPUT"),
       noDeletes: wire.filters.includes("NODELETE"),
-      hasRoom: () => this.#hasRoom(),
+      hasRoom: () => this.#outlet.hasRoom(),
       deliver: (events, through) => this.#deliver(watchId, { events, through }),
       cancel: (error, compactRevision) => {
         if (error.code !== "REVISION_COMPACTED") return this.fail(error);
@@ -238,7 +247,7 @@ class EtcdWatchStream {
     watchId: string,
     { events, through }: { events: readonly WatchEvent[]; through: number },
   ): boolean {
-    if (!this.#hasRoom()) return false;
+    if (!this.#outlet.hasRoom()) return false;
     const entry = this.#watches.get(watchId);
     if (entry !== undefined) entry.isQuiet = false;
     const pieces = entry?.wire.fragment === true
@@ -254,19 +263,6 @@ class EtcdWatchStream {
       }, piece.reduce((sum, event) => sum + eventBytes(event), 0));
     }
     return true;
-  }
-
-  /** If not, looks again until there is, and then asks for the rest. */
-  #hasRoom(): boolean {
-    const hasRoom = this.#outlet.hasRoom();
-    if (!hasRoom) this.#poll ??= setTimeout(() => this.#onPoll(), ROOM_POLL_MS);
-    return hasRoom;
-  }
-
-  #onPoll(): void {
-    this.#poll = undefined;
-    if (this.#watches.size === 0) return;
-    if (this.#hasRoom()) this.#context.service.resumeWatches();
   }
 
   // ---------------------------------------------------------------- progress

@@ -32,7 +32,6 @@ import {
   type WirePut,
   type WireTransact,
 } from "./convert.ts";
-import { DkvError } from "./errors.ts";
 import {
   checkedDefinition,
   type Context,
@@ -41,6 +40,7 @@ import {
   type GrpcOptions,
   Outlet,
   ROOM_POLL_MS,
+  serveRenewals,
   type ServerStream,
   timeoutOf,
   toError,
@@ -266,11 +266,9 @@ async function serveList(call: ServerStream, context: Context): Promise<void> {
   }
 }
 
-/** Answers in the order of the requests; a lease that is gone does not end the stream. */
+/** A lease that is gone does not end the stream. */
 function serveKeepAlive(call: DuplexStream, context: Context): void {
-  let last = Promise.resolve();
-  let waiting = 0;
-  const answer = async (wire: { lease: WireInteger } | Unreadable) => {
+  const renew = async (wire: { lease: WireInteger } | Unreadable) => {
     const lease = wire instanceof Unreadable ? "0" : String(wire.lease);
     try {
       if (wire instanceof Unreadable) throw wire.error;
@@ -286,22 +284,7 @@ function serveKeepAlive(call: DuplexStream, context: Context): void {
       };
     }
   };
-  call.on("data", (wire) => {
-    if (waiting >= LIMITS.pipelineInFlightMax) {
-      const text = `Too many renewals wait on this stream: ${waiting}`;
-      call.emit("error", toStatus(new DkvError("OVERLOADED", text)));
-      return;
-    }
-    waiting++;
-    const answered = answer(wire);
-    last = last.then(async () => {
-      const response = await answered;
-      waiting--;
-      if (!call.cancelled) call.write(response);
-    });
-  });
-  call.on("end", () => void last.then(() => call.end()));
-  call.on("error", () => {}); // The client vanished; what it asked for has been done or will be.
+  serveRenewals(call, { renew, toStatus: context.toStatus });
 }
 
 function pause(): Promise<void> {

@@ -222,24 +222,14 @@ export class Service {
     });
   }
 
-  /** Reads below this revision are refused. */
-  get compactRevision(): number {
-    return this.#group.store.compactRevision;
-  }
-
   /** Resolves when what compaction has superseded is gone from this node's disk. */
   async compacted(options: CallOptions): Promise<void> {
-    const end = performance.now() + this.#timeout(options);
-    while (performance.now() < end) {
+    const isDone = () => {
       const { physicalRevision, physicalPosition, compactRevision } =
         this.#group.store.state;
-      if (physicalPosition === 0 && physicalRevision === compactRevision) {
-        return;
-      }
-      await new Promise((resolve) =>
-        setTimeout(resolve, this.#settings.tickMs)
-      );
-    }
+      return physicalPosition === 0 && physicalRevision === compactRevision;
+    };
+    if (await this.#until(isDone, options)) return;
     throw new DkvError(
       "DEADLINE_EXCEEDED",
       "The history was cut, but its rows were not removed before the deadline",
@@ -455,19 +445,12 @@ export class Service {
     }
     if (target !== null && this.#group.core.leader === target) return nodeId;
     this.#group.transferLeadership(target);
-    const end = performance.now() + this.#timeout(options);
-    while (performance.now() < end) {
+    const hasMoved = () => {
       const { leader, term } = this.#group.core;
-      if (
-        leader !== null && term > before &&
-        (target === null || leader === target)
-      ) {
-        return nodeOfMember(leader);
-      }
-      await new Promise((resolve) =>
-        setTimeout(resolve, this.#settings.tickMs)
-      );
-    }
+      return leader !== null && term > before &&
+        (target === null || leader === target);
+    };
+    if (await this.#until(hasMoved, options)) return this.leader;
     throw new DkvError(
       "DEADLINE_EXCEEDED",
       "Leadership did not move before the deadline",
@@ -509,6 +492,18 @@ export class Service {
   /** Without a leader, and before this node knows what is in force, nothing is planned. */
   #changeable(options: CallOptions): Promise<void> | void {
     return this.ready({ ...options, serializable: false });
+  }
+
+  /** Looks at every tick; false if it does not hold before the deadline. */
+  async #until(holds: () => boolean, options: CallOptions): Promise<boolean> {
+    const end = performance.now() + this.#timeout(options);
+    while (performance.now() < end) {
+      if (holds()) return true;
+      await new Promise((resolve) =>
+        setTimeout(resolve, this.#settings.tickMs)
+      );
+    }
+    return false;
   }
 
   #timeout({ timeoutMs }: CallOptions): number {

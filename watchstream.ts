@@ -8,10 +8,9 @@ import {
   type Context,
   type DuplexStream,
   fromError,
-  Outlet,
-  ROOM_POLL_MS,
   toStatus,
   Unreadable,
+  WatchOutlet,
 } from "./call.ts";
 import { LIMITS } from "./config.ts";
 import {
@@ -65,14 +64,16 @@ export function serveWatch(call: DuplexStream, context: Context): void {
 class WatchStream {
   readonly #call: DuplexStream;
   readonly #context: Context;
-  readonly #outlet: Outlet;
+  readonly #outlet: WatchOutlet;
   readonly #watches = new Map<string, Watch>();
-  #poll: ReturnType<typeof setTimeout> | undefined;
 
   constructor(call: DuplexStream, context: Context) {
     this.#call = call;
-    this.#outlet = new Outlet(call);
     this.#context = context;
+    this.#outlet = new WatchOutlet(call, {
+      isWatching: () => this.#watches.size > 0,
+      onRoom: () => context.service.resumeWatches(),
+    });
   }
 
   create(wire: WireCreateWatch): void {
@@ -107,7 +108,7 @@ class WatchStream {
       withPrevious: wire.withPrevious,
       noPuts: wire.noPuts,
       noDeletes: wire.noDeletes,
-      hasRoom: () => this.#hasRoom(),
+      hasRoom: () => this.#outlet.hasRoom(),
       deliver: (events, through) => this.#deliver(watchId, { events, through }),
       cancel: (error, compactRevision) => {
         this.#watches.delete(watchId);
@@ -130,20 +131,7 @@ class WatchStream {
   stop(): void {
     for (const watch of this.#watches.values()) watch.stop();
     this.#watches.clear();
-    clearTimeout(this.#poll);
-  }
-
-  /** If not, looks again until there is, and then asks for the rest. */
-  #hasRoom(): boolean {
-    const hasRoom = this.#outlet.hasRoom();
-    if (!hasRoom) this.#poll ??= setTimeout(() => this.#onPoll(), ROOM_POLL_MS);
-    return hasRoom;
-  }
-
-  #onPoll(): void {
-    this.#poll = undefined;
-    if (this.#watches.size === 0) return;
-    if (this.#hasRoom()) this.#context.service.resumeWatches();
+    this.#outlet.close();
   }
 
   /** Ends the stream: what came cannot be told to one of the watches. */
@@ -171,7 +159,7 @@ class WatchStream {
     watchId: string,
     { events, through }: { events: readonly WatchEvent[]; through: number },
   ): boolean {
-    if (!this.#hasRoom()) return false;
+    if (!this.#outlet.hasRoom()) return false;
     let bytes = 0;
     for (const { key, value } of events) {
       bytes += key.length + value.length + EVENT_OVERHEAD_BYTES;
