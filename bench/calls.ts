@@ -16,14 +16,16 @@ const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
 
 type Method = grpc.MethodDefinition<object, object>;
 
-/** The methods of a .proto file, by service and name: `KV.Put`. */
+/** The methods of .proto files, by service and name: `KV.Put`. */
 export type Methods = ReadonlyMap<string, Method>;
 
-/** Reads a .proto file; its path is relative to this folder. */
-export function methodsOf(proto: string): Methods {
-  const path = decodeURIComponent(new URL(proto, import.meta.url).pathname);
+/** Reads .proto files; their paths are relative to this folder. */
+export function methodsOf(protos: readonly string[]): Methods {
+  const paths = protos.map((proto) =>
+    decodeURIComponent(new URL(proto, import.meta.url).pathname)
+  );
   // The options that the documentation of proto-loader shows.
-  const definitions = loadSync(path, {
+  const definitions = loadSync(paths, {
     keepCase: true,
     longs: String,
     enums: String,

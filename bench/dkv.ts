@@ -112,7 +112,7 @@ export class DkvUnary implements System, Disposable {
     addresses: readonly [string, ...string[]],
     { leader }: { leader: () => Promise<string> },
   ) {
-    const methods = methodsOf("../proto/kvstore.proto");
+    const methods = methodsOf(["../proto/kvstore.proto"]);
     const [first, ...others] = addresses;
     this.#leader = new Calls(first, methods);
     this.#all = [

@@ -240,7 +240,7 @@ export async function startEtcd(): Promise<Deployment | null> {
       ),
     )
   );
-  const methods = methodsOf("./etcd.proto");
+  const methods = methodsOf(["../proto/etcd/rpc.proto"]);
   const connections = new Members(
     members.map(({ address }) => stack.use(new Calls(address, methods))) as [
       Calls,

@@ -7,11 +7,8 @@
 
 import { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
-import { loadSync } from "@grpc/proto-loader";
+import { type Methods, methodsOf } from "../../bench/calls.ts";
 
-const PROTO_DIR = decodeURIComponent(
-  new URL("../../proto", import.meta.url).pathname,
-);
 /** A call that takes longer has failed. */
 const CALL_MS_MAX = 10_000;
 const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
@@ -26,37 +23,16 @@ export type Answer = Readonly<Record<string, unknown>>;
 
 type Method = grpc.MethodDefinition<object, object>;
 
-let methods: ReadonlyMap<string, Method> | null = null;
+let methods: Methods | null = null;
 
 /** Services of etcd, by service and method: `KV.Put`. */
 function methodNamed(name: string): Method {
-  methods ??= loadMethods();
+  methods ??= methodsOf(
+    ["rpc", "lock", "election"].map((name) => `../proto/etcd/${name}.proto`),
+  );
   const method = methods.get(name);
   if (method === undefined) throw new Error(`No method ${name}`);
   return method;
-}
-
-function loadMethods(): ReadonlyMap<string, Method> {
-  const definitions = loadSync(
-    ["rpc", "lock", "election"].map((name) =>
-      `${PROTO_DIR}/etcd/${name}.proto`
-    ),
-    {
-      keepCase: true,
-      longs: String,
-      enums: String,
-      defaults: true,
-      oneofs: true,
-    },
-  );
-  const found = new Map<string, Method>();
-  for (const [service, definition] of Object.entries(definitions)) {
-    if ("format" in definition) continue;
-    for (const [name, method] of Object.entries(definition)) {
-      found.set(`${service.split(".").at(-1)}.${name}`, method as Method);
-    }
-  }
-  return found;
 }
 
 /** Messages with bytes as latin1 text. */
