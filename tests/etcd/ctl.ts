@@ -184,9 +184,14 @@ async function runUntil(
 }
 
 function normal(text: string): string {
-  return NORMAL.reduce(
+  const replaced = NORMAL.reduce(
     (rest, [regexp, otherwise]) => rest.replace(regexp, otherwise),
     text,
+  );
+  // etcd tells the keys of a lease in the order of a hash table, at random: each must be there.
+  return replaced.replace(
+    /attached keys\(\[(.*?)\]\)/g,
+    (_, keys: string) => `attached keys([${keys.split(" ").sort().join(" ")}])`,
   );
 }
 
