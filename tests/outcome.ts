@@ -4,6 +4,8 @@
  * @module
  */
 
+import { assertMatch } from "@std/assert";
+
 const ROOT = decodeURIComponent(new URL("..", import.meta.url).pathname);
 
 /** What a process came to. */
@@ -35,4 +37,20 @@ export async function outcomeOf(
     stdout: decoder.decode(stdout),
     stderr: decoder.decode(stderr),
   };
+}
+
+/**
+ * True if packages could not be fetched, which a step that is ignored then tells. Whatever else was
+ * wrong is a failure of the test.
+ */
+export async function cannotFetch(
+  t: Deno.TestContext,
+  { success, stderr }: Pick<Outcome, "success" | "stderr">,
+): Promise<boolean> {
+  if (success) return false;
+  assertMatch(stderr, /error sending request|\bdns error\b/);
+  const [why] = stderr.trim().split("\n");
+  const name = `(ignored: packages cannot be fetched: ${why})`;
+  await t.step({ name, ignore: true, fn: () => {} });
+  return true;
 }
