@@ -19,6 +19,11 @@ import {
   writeTransact,
 } from "./transaction.ts";
 import { type MutateRequest, readMutate, writeMutate } from "./mutate.ts";
+import {
+  type ChangeUsersRequest,
+  readChangeUsers,
+  writeChangeUsers,
+} from "./userchange.ts";
 import { Pen, Reader } from "./wire.ts";
 
 export type {
@@ -37,6 +42,7 @@ export type {
   TransactRequest,
 } from "./transaction.ts";
 export type { MutateRequest } from "./mutate.ts";
+export type { Permission, UserChange } from "./userchange.ts";
 
 /** What a command asks the store to do. */
 export type Request =
@@ -44,6 +50,7 @@ export type Request =
   | DeleteOperation
   | TransactRequest
   | MutateRequest
+  | ChangeUsersRequest
   | {
     readonly type: "grant";
     /** 0n: the store chooses. */
@@ -145,6 +152,8 @@ function writeRequest(request: Request): void {
     }
     case "mutate":
       return writeMutate(pen, 20, request);
+    case "changeUsers":
+      return writeChangeUsers(pen, 21, request);
     default:
       unreachable(request);
   }
@@ -241,6 +250,8 @@ function readRequestBody(reader: Reader, field: number): Request {
       return { type: "identify", clusterId: readOneString(reader) };
     case 20:
       return readMutate(reader);
+    case 21:
+      return readChangeUsers(reader);
     default:
       return unknownField(field << 3 | 2);
   }

@@ -53,6 +53,15 @@ export const LIMITS = {
   /** Leases that live at the same time. */
   leasesMax: 100_000,
 
+  /** Users of etcd's API, and roles, each. */
+  usersMax: 10_000,
+  /** The name of a user or a role. */
+  userNameBytesMax: 256,
+  /** A user with the names of its roles, or a role with its permissions. */
+  userBytesMax: 64 * KIB,
+  /** Passwords that wait to be hashed on one node. */
+  passwordsMax: 32,
+
   /** Watches on one stream. */
   watchersPerStreamMax: 1000,
   /** Watches on one node. */

@@ -17,8 +17,7 @@
  * @module
  */
 
-import { Buffer } from "node:buffer";
-import type { DatabaseSync } from "node:sqlite";
+import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { crc32 } from "node:zlib";
 import { assert, DkvError } from "./errors.ts";
 import type {
@@ -36,8 +35,17 @@ import {
   eventColumns,
   eventOf,
   type EventRowColumns,
-  latin1,
+  latin1Bytes,
+  type LeaseColumns,
+  leaseColumns,
+  leaseOf,
   type LogRow,
+  type SessionColumns,
+  sessionColumns,
+  sessionOf,
+  type UserColumns,
+  userColumns,
+  userOf,
 } from "./columns.ts";
 import {
   EMPTY_STATE,
@@ -47,6 +55,7 @@ import {
   type Rows,
   type SessionRow,
   type StoreState,
+  type UserRow,
 } from "./store.ts";
 import {
   corruptError,
@@ -307,62 +316,51 @@ export class Disk implements LogStorage, Rows {
   }
 
   putLease(row: LeaseRow): void {
-    const id = row.lease.toString();
-    const crc = crc32(`${id} ${row.ttlMs} ${row.deadlineMs}`);
-    translate(
-      this.#path,
-      () => this.#sql.leasePut.run(id, row.ttlMs, row.deadlineMs, crc),
-    );
-    this.#dirty = true;
+    this.#write(() => this.#sql.leasePut.run(...leaseColumns(row)));
   }
 
   removeLease(lease: bigint): void {
-    translate(this.#path, () => this.#sql.leaseRemove.run(lease.toString()));
-    this.#dirty = true;
+    this.#write(() => this.#sql.leaseRemove.run(lease.toString()));
   }
 
   leases(): LeaseRow[] {
-    const rows = translate(
-      this.#path,
-      () => this.#sql.leaseAll.all(),
-    ) as unknown as [string, number, number, number][];
-    return rows.map(([id, ttlMs, deadlineMs, crc]) => {
-      if (crc32(`${id} ${ttlMs} ${deadlineMs}`) !== crc) {
-        throw this.#corrupt(`lease row ${id} fails its checksum`);
-      }
-      return { lease: BigInt(id), ttlMs, deadlineMs };
-    });
+    return this.#rows<LeaseColumns>(this.#sql.leaseAll)
+      .map((row) => leaseOf(row, this.#path));
   }
 
   putSession(row: SessionRow): void {
-    const client = Buffer.from(row.client, "latin1");
-    const crc = crc32(row.data, crc32(client));
-    translate(
-      this.#path,
-      () => this.#sql.sessionPut.run(client, crc, row.data),
-    );
-    this.#dirty = true;
+    this.#write(() => this.#sql.sessionPut.run(...sessionColumns(row)));
   }
 
   removeSession(client: string): void {
-    translate(
-      this.#path,
-      () => this.#sql.sessionRemove.run(Buffer.from(client, "latin1")),
-    );
-    this.#dirty = true;
+    this.#write(() => this.#sql.sessionRemove.run(latin1Bytes(client)));
   }
 
   sessions(): SessionRow[] {
-    const rows = translate(
-      this.#path,
-      () => this.#sql.sessionAll.all(),
-    ) as unknown as [Uint8Array, number, Uint8Array][];
-    return rows.map(([client, crc, data]) => {
-      if (crc32(data, crc32(client)) !== crc) {
-        throw this.#corrupt("a session row fails its checksum");
-      }
-      return { client: latin1(client), data };
-    });
+    return this.#rows<SessionColumns>(this.#sql.sessionAll)
+      .map((row) => sessionOf(row, this.#path));
+  }
+
+  putUser(row: UserRow): void {
+    this.#write(() => this.#sql.userPut.run(...userColumns(row)));
+  }
+
+  removeUser({ kind, name }: Pick<UserRow, "kind" | "name">): void {
+    this.#write(() => this.#sql.userRemove.run(kind, latin1Bytes(name)));
+  }
+
+  users(): UserRow[] {
+    return this.#rows<UserColumns>(this.#sql.userAll)
+      .map((row) => userOf(row, this.#path));
+  }
+
+  #write(run: () => void): void {
+    translate(this.#path, run);
+    this.#dirty = true;
+  }
+
+  #rows<Columns>(all: StatementSync): Columns[] {
+    return translate(this.#path, () => all.all()) as unknown as Columns[];
   }
 
   // ---------------------------------------------------------------- durability
@@ -648,7 +646,8 @@ export class Disk implements LogStorage, Rows {
     this.#newEvents.length = 0;
     this.#dirty = false;
     this.#hardState = this.#loadState("hard") ?? EMPTY_HARD_STATE;
-    this.#storeState = this.#loadState("store") ?? EMPTY_STATE;
+    // What a state of before lacks is as it was at first.
+    this.#storeState = { ...EMPTY_STATE, ...this.#loadState("store") };
     this.#start = this.#loadState("start") ?? { index: 0, term: 0 };
     this.#configuration = this.#loadState("configuration") ??
       { index: 0, configuration: this.#bootstrap };

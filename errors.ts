@@ -48,6 +48,18 @@ export type ErrorCode =
   | "UNREACHABLE"
   | "OVERLOADED"
   | "DISK_FULL"
+  | "USER_NAME_EMPTY"
+  | "USER_EXISTS"
+  | "USER_NOT_FOUND"
+  | "USER_LIMIT"
+  | "ROLE_NAME_EMPTY"
+  | "ROLE_EXISTS"
+  | "ROLE_NOT_FOUND"
+  | "ROLE_NOT_GRANTED"
+  | "PERMISSION_NOT_GRANTED"
+  | "ROOT_USER_MISSING"
+  | "ROOT_ROLE_MISSING"
+  | "AUTH_UNSUPPORTED"
   | "CONFIG_INVALID"
   | "IDENTITY_MISMATCH"
   | "MEMBERSHIP_REFUSED"
@@ -89,6 +101,18 @@ export const ERROR_TABLE = {
   UNREACHABLE: { grpc: 14, http: 503, noEffect: true },
   OVERLOADED: { grpc: 8, http: 429, noEffect: true },
   DISK_FULL: { grpc: 8, http: 507, noEffect: true },
+  USER_NAME_EMPTY: { grpc: 3, http: 400, noEffect: true },
+  USER_EXISTS: { grpc: 9, http: 409, noEffect: true },
+  USER_NOT_FOUND: { grpc: 9, http: 404, noEffect: true },
+  USER_LIMIT: { grpc: 8, http: 429, noEffect: true },
+  ROLE_NAME_EMPTY: { grpc: 3, http: 400, noEffect: true },
+  ROLE_EXISTS: { grpc: 9, http: 409, noEffect: true },
+  ROLE_NOT_FOUND: { grpc: 9, http: 404, noEffect: true },
+  ROLE_NOT_GRANTED: { grpc: 9, http: 409, noEffect: true },
+  PERMISSION_NOT_GRANTED: { grpc: 9, http: 409, noEffect: true },
+  ROOT_USER_MISSING: { grpc: 9, http: 409, noEffect: true },
+  ROOT_ROLE_MISSING: { grpc: 9, http: 409, noEffect: true },
+  AUTH_UNSUPPORTED: { grpc: 9, http: 501, noEffect: true },
   CONFIG_INVALID: { grpc: 9, http: 500, noEffect: true },
   IDENTITY_MISMATCH: { grpc: 9, http: 409, noEffect: true },
   MEMBERSHIP_REFUSED: { grpc: 9, http: 409, noEffect: true },

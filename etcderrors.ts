@@ -194,6 +194,16 @@ const NAMES: Readonly<Partial<Record<ErrorCode, EtcdErrorName>>> = {
   UNREACHABLE: "timeoutDueToConnectionLost",
   OVERLOADED: "tooManyRequests",
   DISK_FULL: "noSpace",
+  USER_NAME_EMPTY: "userEmpty",
+  USER_EXISTS: "userExists",
+  USER_NOT_FOUND: "userNotFound",
+  ROLE_NAME_EMPTY: "roleEmpty",
+  ROLE_EXISTS: "roleExists",
+  ROLE_NOT_FOUND: "roleNotFound",
+  ROLE_NOT_GRANTED: "roleNotGranted",
+  PERMISSION_NOT_GRANTED: "permissionNotGranted",
+  ROOT_USER_MISSING: "rootUserNotExist",
+  ROOT_ROLE_MISSING: "rootRoleNotExist",
   DATA_CORRUPT: "corrupt",
 };
 

@@ -282,5 +282,7 @@ export function growsStore(request: Request): boolean {
     case "compact":
     case "identify":
       return false;
+    case "changeUsers":
+      return !/^(delete|revoke)/.test(request.change.type);
   }
 }

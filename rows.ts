@@ -7,6 +7,7 @@
 import type { Key } from "./batch.ts";
 import type { LeaseRows } from "./leases.ts";
 import type { SessionRows } from "./sessions.ts";
+import type { UserRows } from "./users.ts";
 
 /** A row without its value. A delete has `createRevision` 0, `version` 0 and `lease` 0n. */
 export interface EventMeta {
@@ -41,7 +42,7 @@ export interface EventRows {
  * with {@linkcode StoreState}. An exception is fatal to the node: it is never an answer (raft-pitfalls
  * F12).
  */
-export interface Rows extends EventRows, LeaseRows, SessionRows {}
+export interface Rows extends EventRows, LeaseRows, SessionRows, UserRows {}
 
 /** What is saved with every commit beside the rows: small and fixed. */
 export interface StoreState {
@@ -63,6 +64,8 @@ export interface StoreState {
   readonly hash: number;
   /** Empty until the cluster was identified. */
   readonly clusterId: string;
+  /** Of users and roles; 1 while there was no change of them, as in etcd. */
+  readonly userRevision: number;
 }
 
 export const EMPTY_STATE: StoreState = {
@@ -76,4 +79,5 @@ export const EMPTY_STATE: StoreState = {
   timeMs: 0,
   hash: 0,
   clusterId: "",
+  userRevision: 1,
 };

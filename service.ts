@@ -15,6 +15,7 @@ import type {
   Request,
   StoredEntry,
   TransactRequest,
+  UserChange,
   WriteId,
 } from "./batch.ts";
 import {
@@ -36,12 +37,14 @@ import type { Group } from "./group.ts";
 import { nodeOfMember } from "./identity.ts";
 import type { RangeResult } from "./ranges.ts";
 import { type MemberInfo, Membership } from "./membership.ts";
+import { Passwords } from "./passwords.ts";
 import type { Result } from "./results.ts";
 import type {
   LeaseInfo,
   ListOptions as StoreListOptions,
   ListPage,
 } from "./store.ts";
+import type { Directory } from "./users.ts";
 import type { Watch, WatchOptions } from "./watch.ts";
 
 /** What a caller may say beside the request itself. */
@@ -91,6 +94,15 @@ export interface ReplicaState {
 
 type ResultOf<Type extends Result["type"]> = Extract<Result, { type: Type }>;
 
+/** A change of users and roles as a client asks for it: with the password in the clear; null: none. */
+export type PlainUserChange =
+  | Exclude<UserChange, { password: string }>
+  | {
+    readonly type: "addUser" | "setPassword";
+    readonly user: string;
+    readonly password: string | null;
+  };
+
 /** The smallest key after `key`: with it, a single key is a range. */
 export function keyAfter(key: Key): Key {
   return key + "\0";
@@ -101,6 +113,7 @@ export class Service {
   readonly #group: Group;
   readonly #settings: Settings;
   readonly #membership: Membership;
+  readonly #passwords = new Passwords();
 
   constructor(group: Group, settings: Settings) {
     this.#group = group;
@@ -124,7 +137,7 @@ export class Service {
     return this.#group.core.term;
   }
 
-  /** Who may do what is not looked at yet: users and roles will be checked here. */
+  /** Who may do what is not looked at yet: requests will be checked here, against {@linkcode users}. */
   get isAuthEnabled(): boolean {
     return false;
   }
@@ -418,6 +431,51 @@ export class Service {
   /** A consumer that was full has room again. */
   resumeWatches(): void {
     this.#group.resumeWatches();
+  }
+
+  // ---------------------------------------------------------------- users and roles
+
+  /** Changes users and roles; the password is hashed here, so that it goes no further. */
+  async changeUsers(
+    change: PlainUserChange,
+    options: CallOptions,
+  ): Promise<void> {
+    const endMs = performance.now() + this.#timeout(options);
+    const hashed = "password" in change
+      ? {
+        ...change,
+        password: change.password === null
+          ? ""
+          : await this.#passwords.hash(change.password),
+      }
+      : change;
+    await this.#write({ type: "changeUsers", change: hashed }, {
+      timeoutMs: endMs - performance.now(),
+      writeId: null,
+      expect: "done",
+    });
+  }
+
+  /** Users and roles, with every change that was acknowledged before. */
+  async users(options: CallOptions): Promise<Directory> {
+    await this.ready({ ...options, serializable: false });
+    return this.#group.store.users;
+  }
+
+  /** Says what is missing before requests could be checked; in the end, that dkv cannot yet. */
+  async enableAuth(options: CallOptions): Promise<never> {
+    const roles = (await this.users(options)).rolesOf("root");
+    if (roles === null) {
+      throw new DkvError("ROOT_USER_MISSING", "There is no user root");
+    }
+    if (!roles.includes("root")) {
+      throw new DkvError("ROOT_ROLE_MISSING", "User root lacks the role root");
+    }
+    throw new DkvError(
+      "AUTH_UNSUPPORTED",
+      "Authentication cannot be enabled: dkv keeps users and roles, but does not check requests " +
+        "against them yet",
+    );
   }
 
   // ---------------------------------------------------------------- cluster

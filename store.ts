@@ -1,7 +1,8 @@
 /**
  * The replicated state of a group: keys with all their versions (`versions.ts`), leases
- * (`leases.ts`) and client sessions (`sessions.ts`). {@linkcode Store.apply} is a function of the
- * state and the log entry alone; `group.ts` calls it, `service.ts` reads, `disk.ts` keeps the rows.
+ * (`leases.ts`), client sessions (`sessions.ts`), users and roles (`users.ts`).
+ * {@linkcode Store.apply} is a function of the state and the log entry alone; `group.ts` calls it,
+ * `service.ts` reads, `disk.ts` keeps the rows.
  *
  * @module
  */
@@ -11,8 +12,6 @@ import type {
   DeleteOperation,
   Key,
   KeyRange,
-  MutateRequest,
-  Operation,
   PutOperation,
   Request,
   StoredEntry,
@@ -39,6 +38,12 @@ import {
   type StepState,
 } from "./steps.ts";
 import {
+  type Directory,
+  type UserLimits,
+  type UserRow,
+  Users,
+} from "./users.ts";
+import {
   type HistoryOptions,
   type HistoryPage,
   type ListOptions,
@@ -54,6 +59,7 @@ export type {
   ListOptions,
   ListPage,
   SessionRow,
+  UserRow,
   WatchEvent,
 };
 export type { OperationResult, Result } from "./results.ts";
@@ -64,7 +70,7 @@ export type { EventMeta, EventRow, Rows, StoreState } from "./rows.ts";
 const LEASE_EXPIRIES_PER_ENTRY_MAX = 500;
 
 /** Bounds that `apply` depends on: they must be the same on all replicas. */
-export interface StoreLimits extends SessionLimits {
+export interface StoreLimits extends SessionLimits, UserLimits {
   readonly leasesMax: number;
   /** A value that grew inside the store. */
   readonly valueBytesMax: number;
@@ -109,7 +115,7 @@ export interface StoreMetrics {
   readonly leases: number;
 }
 
-/** What stands in the digest before a change that is no change of a key. */
+/** What stands in the digest before a change that is no change of a key; see `users.ts` for more. */
 const DIGEST_KIND = {
   grant: 1,
   renew: 2,
@@ -129,6 +135,7 @@ export class Store {
   readonly #versions: Versions;
   readonly #leases: Leases;
   readonly #sessions: Sessions;
+  readonly #users: Users;
   readonly #digest: Digest;
   /** What transactions see of this store. */
   readonly #steps: StepState;
@@ -154,6 +161,11 @@ export class Store {
     this.#digest = new Digest(state.hash);
     this.#leases = new Leases(rows);
     this.#sessions = new Sessions(rows, { limits, digest: this.#digest });
+    this.#users = new Users(rows, {
+      limits,
+      digest: this.#digest,
+      revision: state.userRevision,
+    });
     const attach = (key: Key, lease: bigint) => this.#leases.attach(key, lease);
     this.#versions = new Versions(rows, { state, attach });
     this.#steps = {
@@ -180,6 +192,7 @@ export class Store {
       timeMs: this.#timeMs,
       hash: this.#hash,
       clusterId: this.#clusterId,
+      userRevision: this.#users.revision,
     };
   }
 
@@ -193,6 +206,11 @@ export class Store {
 
   get appliedIndex(): number {
     return this.#appliedIndex;
+  }
+
+  /** Users and roles. */
+  get users(): Directory {
+    return this.#users;
   }
 
   get metrics(): StoreMetrics {
@@ -272,22 +290,8 @@ export class Store {
         return runTransaction(request, this.#steps);
       case "mutate":
         return runMutate(request, this.#steps);
-      case "grant":
-      case "revoke":
-      case "keepAlive":
-      case "compact":
-      case "identify":
-        return this.#administer(request, at);
-      default:
-        return unreachable(request);
-    }
-  }
-
-  #administer(
-    request: Exclude<Request, Operation | TransactRequest | MutateRequest>,
-    at: LogPlace,
-  ): Result {
-    switch (request.type) {
+      case "changeUsers":
+        return this.#users.apply(request.change);
       case "grant":
         return this.#grant(request, at);
       case "revoke": {

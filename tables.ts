@@ -34,6 +34,14 @@ CREATE TABLE IF NOT EXISTS session (
 PRAGMA user_version=${FORMAT};
 `;
 
+/** Files of before there were users have no such table. */
+const SCHEMA_OF_USERS = `
+CREATE TABLE IF NOT EXISTS user (
+  kind TEXT NOT NULL, name BLOB NOT NULL, crc INTEGER NOT NULL, data BLOB NOT NULL,
+  PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+`;
+
 /**
  * The value stands last in its row, so that a scan for the other columns never touches the
  * overflow pages of a long value; that is also why it has a checksum of its own.
@@ -99,6 +107,7 @@ export function openTables(path: string, options: TablesOptions): Tables {
     );
   }
   if (version === 0) db.exec(SCHEMA);
+  db.exec(SCHEMA_OF_USERS);
   const reserved = path === ":memory:" ? 0 : reserve(db, path, reserveBytes);
   const sql = prepare(db);
   sql.begin.run();
@@ -201,6 +210,9 @@ function prepare(db: DatabaseSync) {
     sessionPut: db.prepare("INSERT OR REPLACE INTO session VALUES (?, ?, ?)"),
     sessionRemove: db.prepare("DELETE FROM session WHERE client = ?"),
     sessionAll: rows("SELECT client, crc, data FROM session"),
+    userPut: db.prepare("INSERT OR REPLACE INTO user VALUES (?, ?, ?, ?)"),
+    userRemove: db.prepare("DELETE FROM user WHERE kind = ? AND name = ?"),
+    userAll: rows("SELECT kind, name, crc, data FROM user"),
   };
 }
 

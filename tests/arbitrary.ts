@@ -13,6 +13,7 @@ import type {
   RangeOperation,
   Request,
   TransactRequest,
+  UserChange,
 } from "../batch.ts";
 
 /** Runs for a property; `SEED=… deno task test` repeats one that failed, whose seed is printed. */
@@ -206,8 +207,47 @@ const mutate: fc.Arbitrary<MutateRequest> = fc.record({
   mutations: fc.array(mutation, { maxLength: 5 }),
 });
 
+const name = latin1(30);
+const rangeOfKeys = { key: latin1(12), rangeEnd: latin1(12) };
+/** Any change of users and roles, with names from `some`. */
+export function userChanges(
+  some: fc.Arbitrary<string>,
+): fc.Arbitrary<UserChange> {
+  return fc.oneof(
+    fc.record({
+      type: fc.constantFrom("addUser" as const, "setPassword" as const),
+      user: some,
+      password: latin1(20),
+    }),
+    fc.record({ type: fc.constant("deleteUser" as const), user: some }),
+    fc.record({
+      type: fc.constantFrom("grantRole" as const, "revokeRole" as const),
+      user: some,
+      role: some,
+    }),
+    fc.record({
+      type: fc.constantFrom("addRole" as const, "deleteRole" as const),
+      role: some,
+    }),
+    fc.record({
+      type: fc.constant("grantPermission" as const),
+      role: some,
+      permission: fc.record({
+        access: fc.constantFrom("read", "write", "readWrite"),
+        ...rangeOfKeys,
+      }),
+    }),
+    fc.record({
+      type: fc.constant("revokePermission" as const),
+      role: some,
+      ...rangeOfKeys,
+    }),
+  );
+}
+
 const request: fc.Arbitrary<Request> = fc.oneof(
   mutate,
+  userChanges(name).map((change) => ({ type: "changeUsers" as const, change })),
   put,
   deletion,
   transactions(compare, { operation, comparesMax: 4, operationsMax: 6 }),

@@ -17,6 +17,7 @@ import {
   type KeyRange,
   type MutateRequest,
   type Operation,
+  type UserChange,
 } from "../batch.ts";
 import { AssertionError, DkvError, unreachable } from "../errors.ts";
 import { encodingNumber } from "../kvvalue.ts";
@@ -259,9 +260,46 @@ function requestMessage(request: Command["request"]): Record<string, unknown> {
       return { identify: present({ clusterId: bytes(request.clusterId) }) };
     case "mutate":
       return { mutate: mutateMessage(request) };
+    case "changeUsers":
+      return { changeUsers: userChangeMessage(request.change) };
     default:
       return unreachable(request);
   }
+}
+
+const USER_CHANGES: readonly UserChange["type"][] = [
+  "addUser",
+  "setPassword",
+  "deleteUser",
+  "grantRole",
+  "revokeRole",
+  "addRole",
+  "deleteRole",
+  "grantPermission",
+  "revokePermission",
+];
+
+function userChangeMessage(change: UserChange): Record<string, unknown> {
+  const permission = change.type === "grantPermission"
+    ? change.permission
+    : change.type === "revokePermission"
+    ? { ...change, access: "read" as const }
+    : null;
+  return {
+    ...present({
+      type: USER_CHANGES.indexOf(change.type),
+      user: bytes("user" in change ? change.user : ""),
+      password: bytes("password" in change ? change.password : ""),
+      role: bytes("role" in change ? change.role : ""),
+    }),
+    ...(permission === null ? {} : {
+      permission: present({
+        access: ["read", "write", "readWrite"].indexOf(permission.access),
+        key: bytes(permission.key),
+        rangeEnd: bytes(permission.rangeEnd),
+      }),
+    }),
+  };
 }
 
 function mutateMessage(request: MutateRequest): Record<string, unknown> {

@@ -14,6 +14,7 @@ import {
   type SessionRow,
   Store,
   type StoreLimits,
+  type UserRow,
 } from "../store.ts";
 
 /** Small enough for tests to reach, except where said otherwise. */
@@ -24,6 +25,9 @@ export const TEST_LIMITS: StoreLimits = {
   sessionTtlMs: 3_600_000,
   valueBytesMax: 1 << 20,
   responseBytesMax: 8 << 20,
+  usersMax: 100,
+  userNameBytesMax: 256,
+  userBytesMax: 4096,
 };
 
 export class FakeRows implements Rows {
@@ -31,6 +35,7 @@ export class FakeRows implements Rows {
   readonly #events: (EventRow | undefined)[] = [];
   readonly #leases = new Map<bigint, LeaseRow>();
   readonly #sessions = new Map<string, SessionRow>();
+  readonly #users = new Map<string, UserRow>();
   /** How many values were read: a list of keys must not read any. */
   valuesRead = 0;
   /** Set to make the next write throw it. */
@@ -104,6 +109,21 @@ export class FakeRows implements Rows {
 
   sessions(): SessionRow[] {
     return [...this.#sessions.values()].reverse();
+  }
+
+  putUser(row: UserRow): void {
+    this.#users.set(`${row.kind} ${row.name}`, {
+      ...row,
+      data: row.data.slice(),
+    });
+  }
+
+  removeUser({ kind, name }: Pick<UserRow, "kind" | "name">): void {
+    assert(this.#users.delete(`${kind} ${name}`), `No ${kind} ${name}`);
+  }
+
+  users(): UserRow[] {
+    return [...this.#users.values()].reverse();
   }
 }
 

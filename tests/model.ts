@@ -147,7 +147,8 @@ export class Model {
       case "identify":
         return { type: "done" };
       case "mutate":
-        // Its oracle is Deno's own store: kv_test.ts.
+      case "changeUsers":
+        // Their oracles are Deno's own store and etcd.
         throw new Refusal("INTERNAL");
       default:
         return unreachable(request);
