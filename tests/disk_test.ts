@@ -179,6 +179,19 @@ Deno.test("Disk gives rows back as they were, 63-bit leases and all bytes includ
     1,
     2,
   ]]);
+  const data = new Uint8Array([3, 4]);
+  disk.putUser({ kind: "user", name: "\x00\xff", data });
+  disk.putUser({ kind: "role", name: "\x00\xff", data: new Uint8Array(0) });
+  disk.putUser({ kind: "role", name: "other", data });
+  disk.putUser({ kind: "role", name: "\x00\xff", data });
+  disk.removeUser({ kind: "role", name: "other" });
+  assertEquals(
+    disk.users().map((row) => ({ ...row, data: [...row.data] })),
+    [
+      { kind: "role", name: "\x00\xff", data: [3, 4] },
+      { kind: "user", name: "\x00\xff", data: [3, 4] },
+    ],
+  );
 });
 
 needs(
@@ -219,6 +232,9 @@ needs(
       "UPDATE event SET revision = 9 WHERE position = 2",
       "UPDATE event SET key = x'6b' WHERE position = 2",
       "UPDATE state SET data = replace(data, '1', '2') WHERE name = 'hard'",
+      "UPDATE user SET data = x'00'",
+      "UPDATE user SET name = x'6b'",
+      "UPDATE user SET kind = 'role'",
     ];
     for (const [at, damage] of damages.entries()) {
       const path = `${directory}/${at}.db`;
@@ -227,6 +243,7 @@ needs(
       disk.saveHardState({ term: 1, vote: null, commit: 1 });
       disk.appendEvent(event(1));
       disk.appendEvent(event(2));
+      disk.putUser({ kind: "user", name: "u", data: new Uint8Array([1]) });
       disk.close();
       const db = new DatabaseSync(path);
       db.exec(damage);
@@ -237,6 +254,7 @@ needs(
           try {
             damaged.verify();
             damaged.scanEvents(0, 10);
+            damaged.users();
           } finally {
             damaged.abandon();
           }

@@ -1,7 +1,7 @@
 /** Writes on their way: every one is settled once, and submitted again only if it is certainly lost. */
 
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { decodeCommand, type Request } from "../batch.ts";
+import { decodeCommand, type Request, type UserChange } from "../batch.ts";
 import { DkvError, type ErrorCode } from "../errors.ts";
 import { growsStore, Proposals } from "../proposals.ts";
 import type { Result } from "../results.ts";
@@ -205,6 +205,10 @@ Deno.test("proposals: the end of the node tells what is known", () => {
   assertEquals([fixture.proposals.size, fixture.proposals.queued], [0, 0]);
 });
 
+function users(change: UserChange): Request {
+  return { type: "changeUsers", change };
+}
+
 Deno.test("proposals: a full disk refuses what grows, and nothing that frees", () => {
   const range = { start: "a", end: null };
   const grows: [Request, boolean][] = [
@@ -216,6 +220,10 @@ Deno.test("proposals: a full disk refuses what grows, and nothing that frees", (
     [{ type: "keepAlive", lease: 1n }, false],
     [{ type: "compact", revision: 1 }, false],
     [{ type: "identify", clusterId: "x" }, false],
+    [users({ type: "addRole", role: "r" }), true],
+    [users({ type: "grantRole", user: "u", role: "r" }), true],
+    [users({ type: "deleteRole", role: "r" }), false],
+    [users({ type: "revokeRole", user: "u", role: "r" }), false],
   ];
   for (const [request, expected] of grows) {
     assertEquals(growsStore(request), expected, request.type);

@@ -75,6 +75,10 @@ function modify(
   };
 }
 
+function addUser(user: string, password: string): Request {
+  return { type: "changeUsers", change: { type: "addUser", user, password } };
+}
+
 function transact(...then: Operation[]): Request {
   return { type: "transact", compares: [], then, else: [] };
 }
@@ -634,6 +638,10 @@ Deno.test("store: every kind of change changes the hash, and so does its content
     { type: "compact", revision: 1 },
     { type: "compact", revision: 2 },
     { type: "identify", clusterId: "x" },
+    { type: "changeUsers", change: { type: "addRole", role: "x" } },
+    addUser("x", ""),
+    addUser("y", ""),
+    addUser("x", "hash"),
   ];
   const hashes = last.map((request) => {
     const fed = new Fed();

@@ -19,8 +19,6 @@ export const LEFT_OUT: Readonly<Record<string, string>> = {
   "migrate": "reads the files of an etcd 2 store",
   "snapshot restore": "reads a file, and makes one of etcd's own",
   "snapshot status": "reads a file of etcd's own",
-  "user add": "users are not served yet",
-  "role add": "roles are not served yet",
   "make-mirror": "has a test of its own",
   "version": "speaks to no server",
 };
@@ -268,7 +266,10 @@ const MEMBERS: readonly Group[] = [
   ),
 ];
 
-/** Without authentication; nothing here adds users or roles. */
+/**
+ * Users and roles without authentication. There is no user `root`, so that nothing switches it on:
+ * see `etcd_users_test.ts`.
+ */
 const AUTHENTICATION: readonly Group[] = [
   [
     "user list",
@@ -286,6 +287,78 @@ const AUTHENTICATION: readonly Group[] = [
     "auth disable",
     "--user=nobody:x get a",
   ],
+  ...inTurn(
+    "user add ann:secret",
+    "user add ann:again",
+    "user add :x",
+    "user add",
+    { args: "user add bob --interactive=false", input: "secret\n" },
+    "user add nil --no-password",
+    "user add zoë:x -w json",
+    "user list",
+    "user list -w json",
+    { args: "user passwd ann --interactive=false", input: "new\n" },
+    "role add reader",
+    "role add reader",
+    "role add writer -w json",
+    "role add",
+    { args: ["role", "add", ""] },
+    "role list",
+    "role list -w fields",
+  ),
+  ...inTurn(
+    "role grant-permission reader read a",
+    "role grant-permission reader read b c",
+    "role grant-permission reader write b c",
+    "role grant-permission reader --prefix read dir/",
+    "role grant-permission reader --from-key readwrite x",
+    {
+      args: "role grant-permission reader --prefix readwrite".split(" ").concat(
+        "",
+      ),
+    },
+    "role grant-permission reader fly a",
+    "role grant-permission norole read a",
+    "role get reader",
+    "role get reader -w json",
+    "role get reader -w fields",
+    "role revoke-permission reader a",
+    "role revoke-permission reader a",
+    "role revoke-permission reader b",
+    "role revoke-permission reader b c",
+    "role revoke-permission reader --prefix dir/",
+    "role revoke-permission reader x --from-key",
+    "role get reader",
+  ),
+  ...inTurn(
+    "user grant-role ann norole",
+    "user grant-role ann writer",
+    "user grant-role ann reader",
+    "user grant-role ann reader",
+    "user grant-role bob reader",
+    "user grant-role bob root",
+    "user grant-role",
+    "user get ann",
+    "user get ann --detail",
+    "user get ann -w json",
+    "user get bob",
+    "role delete reader",
+    "user get ann",
+    "user revoke-role ann reader",
+    "user revoke-role ann writer",
+    "user revoke-role bob root -w json",
+    "auth enable",
+    "role add root",
+    "role get root",
+    "auth enable -w json",
+    "auth disable",
+    "user delete bob",
+    "user delete bob",
+    "user delete nil -w json",
+    "role delete root",
+    "user list",
+    "role list",
+  ),
 ];
 
 /** All commands; one group is done before the next begins. */

@@ -6,7 +6,15 @@
  */
 
 import { Random } from "../sim/random.ts";
-import { type Call, covers, KEYS, type Request, type Step } from "./steps.ts";
+import {
+  type Call,
+  covers,
+  isUserCall,
+  KEYS,
+  type Request,
+  type Step,
+} from "./steps.ts";
+import { USER_CALLS, userRequest } from "./users.ts";
 
 /** etcd's default for operations in a transaction. */
 const TXN_OPERATIONS_MAX = 128;
@@ -45,9 +53,12 @@ const CALLS: readonly (readonly [Call, number])[] = [
   ["Watch.create", 8],
   ["Watch.cancel", 2],
   ["Watch.progress", 1],
+  ...USER_CALLS,
 ];
 /** How many sequences have watches: etcd takes up to 100 ms until it delivers from the past. */
 const WATCHED_PERMILLE = 150;
+/** How many sequences have users and roles: a password costs a server as much as fifty other calls. */
+const USERS_PERMILLE = 200;
 
 /** The sequence with a number, of a seed. */
 export function generate(
@@ -69,8 +80,10 @@ class Generator {
   constructor(random: Random) {
     this.#random = random;
     const isWatched = random.chance(WATCHED_PERMILLE);
+    const hasUsers = random.chance(USERS_PERMILLE);
     this.#calls = CALLS.filter(([call]) =>
-      isWatched || !call.startsWith("Watch.")
+      (isWatched || !call.startsWith("Watch.")) &&
+      (hasUsers || !isUserCall(call))
     );
     this.#shares = this.#calls.reduce((sum, [, share]) => sum + share, 0);
   }
@@ -90,6 +103,7 @@ class Generator {
   }
 
   #request(call: Call): Request {
+    if (isUserCall(call)) return userRequest(this.#random, call);
     switch (call) {
       case "KV.Range":
         return this.#range();

@@ -121,6 +121,14 @@ async function clean({ connection, revisions }: Player): Promise<void> {
   for (const { ID } of leases as { ID: string }[]) {
     await connection.ask("Lease.LeaseRevoke", { ID });
   }
+  const { users } = await connection.ask("Auth.UserList", {});
+  for (const name of users as string[]) {
+    await connection.ask("Auth.UserDelete", { name });
+  }
+  const { roles } = await connection.ask("Auth.RoleList", {});
+  for (const role of roles as string[]) {
+    await connection.ask("Auth.RoleDelete", { role });
+  }
   revisions.current = Number((header as { revision: string }).revision);
 }
 

@@ -14,6 +14,7 @@ import type { Answer, Connection, Outcome, Stream } from "./connection.ts";
 import {
   type Call,
   isRead,
+  isUserCall,
   KEYS,
   type Request,
   resolve,
@@ -48,7 +49,7 @@ export class Player implements Disposable {
     this.connection = connection;
   }
 
-  /** Plays a sequence, then removes every key and every lease. */
+  /** Plays a sequence, then removes every key, lease, user and role. */
   async play(steps: readonly Step[]): Promise<Said[]> {
     return await new Play(this).run(steps);
   }
@@ -118,6 +119,8 @@ class Play {
   readonly #said: Promise<Said>[] = [];
   /** True if a watch may not have delivered everything. */
   #isBehind = false;
+  /** True if there may be users and roles. */
+  #hasUsers = false;
 
   constructor(player: Player) {
     this.#player = player;
@@ -127,6 +130,7 @@ class Play {
   async run(steps: readonly Step[]): Promise<Said[]> {
     const { revisions } = this.#player;
     revisions.start = revisions.current;
+    this.#hasUsers = steps.some(({ call }) => isUserCall(call));
     for (const [at, step] of steps.entries()) {
       if (isRead(step)) this.#say(at, step, this.#unary(step));
       else await this.#change(at, step);
@@ -227,6 +231,18 @@ class Play {
     if (!("answer" in leases)) return;
     for (const { ID } of leases.answer["leases"] as { ID: string }[]) {
       await this.#own("Lease.LeaseRevoke", { ID });
+    }
+    if (!this.#hasUsers) return;
+    const users = await this.#own("Auth.UserList", {});
+    const roles = await this.#own("Auth.RoleList", {});
+    if (!("answer" in users && "answer" in roles)) return;
+    for (const name of users.answer["users"] as string[]) {
+      await this.#own("Auth.UserGet", { name });
+      await this.#own("Auth.UserDelete", { name });
+    }
+    for (const role of roles.answer["roles"] as string[]) {
+      await this.#own("Auth.RoleGet", { role });
+      await this.#own("Auth.RoleDelete", { role });
     }
   }
 

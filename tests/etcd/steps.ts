@@ -11,6 +11,7 @@
  */
 
 import { Buffer } from "node:buffer";
+import { readsUsers, type UserCall } from "./users.ts";
 
 /** A request's fields. */
 export type Request = { [field: string]: Value };
@@ -33,6 +34,7 @@ export const UNARY = [
 /** What a step does. `Watch.*` use the one watch stream of a sequence, `LeaseKeepAlive` that of a server. */
 export type Call =
   | typeof UNARY[number]
+  | UserCall
   | "Lease.LeaseKeepAlive"
   | "Watch.create"
   | "Watch.cancel"
@@ -81,8 +83,13 @@ export function isRead({ call, request }: Step): boolean {
     case "KV.Txn":
       return isReadOnly(request);
     default:
-      return false;
+      return isUserCall(call) && readsUsers(call);
   }
+}
+
+/** True if a call is about users and roles. */
+export function isUserCall(call: Call): call is UserCall {
+  return call.startsWith("Auth.");
 }
 
 /** A request as it goes over the wire: bytes as bytes, revisions as numbers. */
