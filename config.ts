@@ -58,7 +58,7 @@ export const LIMITS = {
   /** The name of a user or a role. */
   userNameBytesMax: 256,
   /** A user with the names of its roles, or a role with its permissions. */
-  userBytesMax: 64 * KIB,
+  userBytesMax: 16 * KIB,
   /** Passwords that wait to be hashed on one node. */
   passwordsMax: 32,
 

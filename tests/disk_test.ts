@@ -3,7 +3,7 @@ import { DatabaseSync } from "node:sqlite";
 import { Disk } from "../disk.ts";
 import { AssertionError, DkvError } from "../errors.ts";
 import type { Entry } from "../message.ts";
-import { EMPTY_STATE, type EventRow } from "../store.ts";
+import { EMPTY_STATE, type EventRow, type StoreState } from "../store.ts";
 import { needs, tempDir } from "./needs.ts";
 
 const BOOTSTRAP = {
@@ -193,6 +193,32 @@ Deno.test("Disk gives rows back as they were, 63-bit leases and all bytes includ
     ],
   );
 });
+
+needs(
+  ["read", "write"],
+  "Disk opens a file of before there were users",
+  async () => {
+    await using temp = await tempDir();
+    const path = `${temp.path}/group.db`;
+    const disk = new Disk({ path, bootstrap: BOOTSTRAP });
+    disk.appendEntries([batch(1)], null);
+    const { userRevision: _, ...before } = { ...EMPTY_STATE, appliedIndex: 1 };
+    disk.saveStoreState(before as StoreState);
+    disk.close();
+    const { DatabaseSync } = await import("node:sqlite");
+    const db = new DatabaseSync(path);
+    db.exec("DROP TABLE user");
+    db.close();
+    const again = new Disk({ path, bootstrap: BOOTSTRAP });
+    assertEquals(again.storeState, { ...EMPTY_STATE, appliedIndex: 1 });
+    assertEquals(again.users(), []);
+    again.putUser({ kind: "user", name: "u", data: new Uint8Array(0) });
+    again.close();
+    const last = new Disk({ path, bootstrap: BOOTSTRAP });
+    assertEquals(last.users().length, 1);
+    last.close();
+  },
+);
 
 needs(
   ["read", "write"],
