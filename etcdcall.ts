@@ -23,7 +23,7 @@ import {
 } from "./call.ts";
 import type { Config } from "./config.ts";
 import type { DkvError } from "./errors.ts";
-import { EtcdError, etcdStatus, EtcdUnsupported } from "./etcderrors.ts";
+import { EtcdError, etcdStatus } from "./etcderrors.ts";
 import type { CallOptions, Service } from "./service.ts";
 import type { Snapshot } from "./snapshots.ts";
 
@@ -89,8 +89,7 @@ export function etcdContext(options: EtcdOptions): EtcdContext {
     }),
     toError: (error) => toError(error, options),
     toStatus: (error) => {
-      const isEtcd = error instanceof EtcdError ||
-        error instanceof EtcdUnsupported;
+      const isEtcd = error instanceof EtcdError;
       return etcdStatus(isEtcd ? error : toError(error, options));
     },
   };
@@ -105,20 +104,6 @@ export function unaries(
     Object.entries(handlers).map((
       [name, handler],
     ) => [name, unary(context, handler)]),
-  );
-}
-
-/** Answers every method given with UNIMPLEMENTED. */
-export function unsupported(
-  context: EtcdContext,
-  names: readonly string[],
-): grpc.UntypedServiceImplementation {
-  return unaries(
-    context,
-    Object.fromEntries(names.map((name) => [
-      name,
-      () => Promise.reject(new EtcdUnsupported(`${name} is not supported`)),
-    ])),
   );
 }
 

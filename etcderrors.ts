@@ -19,7 +19,6 @@ const {
   RESOURCE_EXHAUSTED,
   UNAUTHENTICATED,
   UNAVAILABLE,
-  UNIMPLEMENTED,
   UNKNOWN,
 } = grpc.status;
 
@@ -166,12 +165,6 @@ export class EtcdError extends Error {
   }
 }
 
-/** Something that etcd can do and dkv cannot. */
-export class EtcdUnsupported extends Error {
-  override name = "EtcdUnsupported";
-  readonly code: grpc.status = UNIMPLEMENTED;
-}
-
 /** Ours as etcd's. Codes that are not here keep their own gRPC code and our sentence. */
 const NAMES: Readonly<Partial<Record<ErrorCode, EtcdErrorName>>> = {
   KEY_EMPTY: "emptyKey",
@@ -219,7 +212,7 @@ export function toEtcdError(
 
 /** The gRPC status of an error; one of ours keeps its code in the trailer `dkv-code`. */
 export function etcdStatus(
-  error: DkvError | EtcdError | EtcdUnsupported,
+  error: DkvError | EtcdError,
 ): grpc.ServiceError {
   const metadata = new grpc.Metadata();
   const isOurs = error instanceof DkvError;
