@@ -5,6 +5,7 @@
  */
 
 import { createHash } from "node:crypto";
+import { setImmediate } from "node:timers";
 import type * as grpc from "@grpc/grpc-js";
 import type { Wire } from "./call.ts";
 import { LIMITS } from "./config.ts";
@@ -94,6 +95,8 @@ async function hashKv(
       digest.update(JSON.stringify([key, value.length, ...fixed]));
       digest.update(value);
     }
+    // Pages follow each other without a pause, and there may be gigabytes: a node must go on meanwhile.
+    await new Promise((resolve) => setImmediate(resolve));
   }
   const { compactRevision } = service.replica;
   return {
