@@ -612,6 +612,24 @@ Deno.test("store: the cluster's identity is set once and survives a reload", () 
   assertEquals(fed.store.state.clusterId, "one");
 });
 
+Deno.test("store: users have a revision of their own, which survives a reload with them", () => {
+  const fed = new Fed();
+  fed.do(put("a"));
+  assertEquals(fed.store.users.revision, 1);
+  const { revision } = fed.store;
+  assertEquals(outcome(fed.do(addUser("u", "hash"))), "ok");
+  assertEquals(outcome(fed.do(addUser("u", "hash"))), "USER_EXISTS");
+  const change = { type: "grantRole", user: "u", role: "root" } as const;
+  assertEquals(outcome(fed.do({ type: "changeUsers", change })), "ok");
+  for (let reloads = 0; reloads < 2; reloads++) {
+    assertEquals(fed.store.revision, revision);
+    assertEquals(fed.store.users.revision, 3);
+    assertEquals(fed.store.users.userNames(), ["u"]);
+    assertEquals(fed.store.users.rolesOf("u"), ["root"]);
+    fed.reload();
+  }
+});
+
 Deno.test("store: every kind of change changes the hash, and so does its content", () => {
   const base: Request[] = [
     { type: "grant", lease: 1n, ttlMs: 100 },
