@@ -12,7 +12,14 @@ import type {
   TransactResult,
 } from "./answers.ts";
 import { unreachable } from "./errors.ts";
-import type { Key, Keys, Operation, Transaction, Value } from "./operations.ts";
+import type {
+  CallOptions,
+  Key,
+  Keys,
+  Operation,
+  Transaction,
+  Value,
+} from "./operations.ts";
 
 /** One operation of {@linkcode Client.batch}. */
 export type BatchOperation = Extract<
@@ -33,11 +40,6 @@ export class BatchError extends AggregateError {
     super(errors, `${failed} of ${results.length} operations failed`);
     this.results = results;
   }
-}
-
-interface CallOptions {
-  readonly timeoutMs?: number;
-  readonly signal?: AbortSignal;
 }
 
 interface ReadOptions extends CallOptions {

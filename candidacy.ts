@@ -20,6 +20,7 @@ import type { Change, Entry, TransactResult } from "./answers.ts";
 import { DkvError } from "./errors.ts";
 import type { Lease } from "./heldlease.ts";
 import type {
+  CallOptions,
   Compare,
   Key,
   Keys,
@@ -27,32 +28,47 @@ import type {
   Transaction,
   Value,
 } from "./operations.ts";
+import { after } from "./timer.ts";
 
 /** What a queue needs of the store. */
 export interface QueueStore {
   get(key: Key, options?: { signal?: AbortSignal }): Promise<Entry | null>;
   list(
-    options: Keys & { keysOnly?: boolean; signal?: AbortSignal },
+    options: Keys & CallOptions & { keysOnly?: boolean },
   ): AsyncIterable<Entry>;
   transact(
     transaction: Transaction,
-    options?: { signal?: AbortSignal },
+    options?: CallOptions,
   ): Promise<TransactResult>;
   watch(
-    options: Target & { noPuts?: boolean; signal?: AbortSignal },
+    options: Target & CallOptions & { noPuts?: boolean },
   ): AsyncIterableIterator<Change> & { started(): Promise<number> };
 }
 
-/** How to enter a queue. */
-export interface CandidacyOptions {
+/** What those who want the first place need of it besides. */
+export interface HoldingStore extends QueueStore {
+  lease(options: { ttlMs: number; signal?: AbortSignal }): Promise<Lease>;
+}
+
+/** How to wait for the first place, and for how long to hold it without a sign of life. */
+export interface WaitOptions {
+  /** How long the place outlives a holder that vanished. Default: 10,000; at least 1,000. */
+  readonly ttlMs?: number;
+  /** Give up waiting after this long. Default: never. */
+  readonly waitMs?: number;
+  /** Give up waiting when this is aborted; the call then rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** Which queue to enter, and how. */
+interface CandidacyOptions extends WaitOptions {
   /** The queue's name; its keys are `name/…`. */
   readonly name: string;
+  /** What others see as the value of the candidate's key. */
   readonly value: Value;
-  /** What the candidate's key lives and dies with. */
-  readonly lease: Lease;
-  /** Gives up waiting. */
-  readonly signal?: AbortSignal | undefined;
 }
+
+const TTL_MS = 10_000;
 
 /** One candidate. */
 export class Candidacy {
@@ -85,20 +101,55 @@ export class Candidacy {
   }
 
   /**
-   * Enters at the end of the queue and resolves when nobody is before this candidate any more. If
-   * that fails, the lease is given back.
+   * Enters at the end of the queue, with a lease of its own, and resolves when nobody is before this
+   * candidate any more.
    *
-   * @throws the reason of the signal, or that of the loss.
+   * @throws the reason of the signal, or that of the loss; DkvError DEADLINE_EXCEEDED after `waitMs`.
    */
   static async win(
+    store: HoldingStore,
+    { name, value, ttlMs = TTL_MS, waitMs = Infinity, signal }:
+      CandidacyOptions,
+  ): Promise<Candidacy> {
+    const late = new AbortController();
+    const timer = after(waitMs, () => {
+      const text = `${name} was not free within ${waitMs} ms`;
+      late.abort(new DkvError("DEADLINE_EXCEEDED", text));
+    });
+    const either = signal === undefined
+      ? late.signal
+      : AbortSignal.any([signal, late.signal]);
+    try {
+      const lease = await store.lease({ ttlMs, signal: either });
+      return await Candidacy.#enter(store, {
+        name,
+        value,
+        lease,
+        signal: either,
+      });
+    } catch (error) {
+      // What is unknown then is only whether there was a place, which ends with its lease.
+      throw either.aborted ? either.reason : error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** If it fails, the lease is given back. */
+  static async #enter(
     store: QueueStore,
-    { name, value, lease, signal }: CandidacyOptions,
+    { name, value, lease, signal }: {
+      name: string;
+      value: Value;
+      lease: Lease;
+      signal: AbortSignal;
+    },
   ): Promise<Candidacy> {
     try {
       const key = prefixOf(name) + lease.id.toString(16).padStart(16, "0");
       const { revision } = await store.transact({
         then: [{ type: "put", key, value, lease: lease.id }],
-      }, { signal: lease.signal });
+      }, { signal: AbortSignal.any([lease.signal, signal]) });
       const place = new Candidacy(store, { name, lease, key, token: revision });
       await place.#first(signal);
       return place;
@@ -118,16 +169,19 @@ export class Candidacy {
     return { key: this.key, createRevision: this.token };
   }
 
-  /** Gives the place up. */
-  async leave(): Promise<void> {
-    this.#left.abort();
-    await this.#lease.revoke();
+  /** What the candidate's key lives and dies with. */
+  get lease(): bigint {
+    return this.#lease.id;
   }
 
-  async #first(signal: AbortSignal | undefined): Promise<void> {
-    const either = signal === undefined
-      ? this.signal
-      : AbortSignal.any([this.signal, signal]);
+  /** Gives the place up. */
+  async leave(options: CallOptions): Promise<void> {
+    this.#left.abort();
+    await this.#lease.revoke(options);
+  }
+
+  async #first(signal: AbortSignal): Promise<void> {
+    const either = AbortSignal.any([this.signal, signal]);
     while (true) {
       const before = await this.#before(either);
       if (before === null) break;
@@ -200,6 +254,11 @@ export abstract class Holding implements AsyncDisposable {
     return this.#place.key;
   }
 
+  /** The lease that the holder's key lives and dies with. */
+  get lease(): bigint {
+    return this.#place.lease;
+  }
+
   /** Aborted when the place is lost. The work that depends on it must then stop. */
   get signal(): AbortSignal {
     return this.#place.signal;
@@ -215,7 +274,12 @@ export abstract class Holding implements AsyncDisposable {
 
   /** Gives the place up. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#place.leave();
+    await this.leave();
+  }
+
+  /** @internal */
+  protected async leave(options: CallOptions = {}): Promise<void> {
+    await this.#place.leave(options);
   }
 }
 

@@ -39,6 +39,7 @@ import { Election } from "./leadership.ts";
 import { list, type ListOptions } from "./listing.ts";
 import { acquire, type Lock, type LockOptions } from "./lock.ts";
 import {
+  type CallOptions,
   encodeDelete,
   encodeGet,
   encodePut,
@@ -74,6 +75,7 @@ export type {
 } from "./answers.ts";
 export type { ListOptions } from "./listing.ts";
 export type {
+  CallOptions,
   Compare,
   DeleteOperation,
   GetOperation,
@@ -94,14 +96,6 @@ export type { Watch, WatchOptions } from "./subscription.ts";
 /** How long an operation may take unless it says otherwise. */
 const TIMEOUT_MS = 5000;
 const DEFAULT_PORT = "50051";
-
-/** Options of every operation. */
-export interface CallOptions {
-  /** Give up after this long. Default: that of the client, 5000. */
-  readonly timeoutMs?: number;
-  /** Give up when this is aborted; the operation then rejects with the signal's reason. */
-  readonly signal?: AbortSignal;
-}
 
 /** Options of {@linkcode connect}. */
 export interface ConnectOptions extends CallOptions {
@@ -420,7 +414,7 @@ export class Client implements AsyncDisposable {
     const { lease: id, ttlMs } = await this.grant(options);
     const lease = new Lease({
       keepAlive: (lease, options) => this.keepAlive(lease, options),
-      revoke: (lease) => this.revoke(lease),
+      revoke: (lease, options) => this.revoke(lease, options),
       ended: () => this.#leases.delete(lease),
     }, { id, ttlMs, sentMs });
     this.#leases.add(lease);
@@ -445,12 +439,7 @@ export class Client implements AsyncDisposable {
    * @throws {DkvError} DEADLINE_EXCEEDED if it was not free within `waitMs`.
    */
   async lock(name: string, options: LockOptions = {}): Promise<Lock> {
-    const { ttlMs = 10_000, signal } = options;
-    const lease = await this.lease({
-      ttlMs,
-      ...signal === undefined ? {} : { signal },
-    });
-    return await acquire(this, { name, lease, options });
+    return await acquire(this, name, options);
   }
 
   /**
@@ -557,7 +546,12 @@ export class Client implements AsyncDisposable {
         }`,
       );
     }
-    return toStatus(await ask(endpoint, times.timeoutMs));
+    try {
+      times.signal?.throwIfAborted();
+      return toStatus(await ask(endpoint, times.timeoutMs));
+    } catch (error) {
+      throw times.signal?.aborted ? times.signal.reason : error;
+    }
   }
 
   /**

@@ -22,6 +22,7 @@ import * as grpc from "@grpc/grpc-js";
 import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
 import { toStatus, wireError } from "./answers.ts";
 import { DkvError, OutcomeUnknownError } from "./errors.ts";
+import { after } from "./timer.ts";
 
 /** How long a node may take to say how it is. */
 const PROBE_MS = 1000;
@@ -331,9 +332,9 @@ export class Endpoints {
   ): Promise<Endpoint> {
     if (this.#current !== null) return this.#current;
     const late = Promise.withResolvers<never>();
-    const timer = setTimeout(
+    const timer = after(
+      deadlineMs - performance.now(),
       () => late.reject(this.reason),
-      Math.max(0, deadlineMs - performance.now()),
     );
     const abort = () => late.reject(signal?.reason);
     signal?.addEventListener("abort", abort);

@@ -15,6 +15,8 @@
  */
 
 import { DkvError } from "./errors.ts";
+import type { CallOptions } from "./operations.ts";
+import { after, TIMER_MS_MAX } from "./timer.ts";
 
 /**
  * What a lease needs of the cluster.
@@ -26,7 +28,7 @@ export interface LeaseCalls {
     lease: bigint,
     options: { readonly timeoutMs: number },
   ): Promise<{ ttlMs: number }>;
-  revoke(lease: bigint): Promise<void>;
+  revoke(lease: bigint, options: CallOptions): Promise<void>;
   /** Called when the lease is renewed no more. */
   ended(): void;
 }
@@ -35,8 +37,6 @@ export interface LeaseCalls {
 const RENEW_SHARE = 1 / 3;
 /** Before a renewal that failed is tried again. */
 const RETRY_MS = 100;
-/** `setTimeout` takes no more; a lease that long is renewed early. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /** A lease that this program keeps alive. Get one with `Client.lease`. */
 export class Lease implements AsyncDisposable {
@@ -76,12 +76,12 @@ export class Lease implements AsyncDisposable {
   }
 
   /** Ends the lease and deletes its keys, in one revision. Without effect if it was lost. */
-  async revoke(): Promise<void> {
+  async revoke(options: CallOptions = {}): Promise<void> {
     if (this.#isReleased) return;
     this.#isReleased = true;
     this.#stop();
     if (this.signal.aborted) return;
-    await this.#calls.revoke(this.id);
+    await this.#calls.revoke(this.id, options);
   }
 
   /**
@@ -103,18 +103,17 @@ export class Lease implements AsyncDisposable {
     this.#expiresMs = sentMs + this.ttlMs;
     this.#renewIn(this.ttlMs * RENEW_SHARE);
     clearTimeout(this.#expiry);
-    const leftMs = Math.max(0, this.#expiresMs - performance.now());
-    if (leftMs > TIMER_MS_MAX) return;
-    this.#expiry = setTimeout(() => {
+    this.#expiry = after(this.#expiresMs - performance.now(), () => {
       const text = `Lease ${this.id} could not be renewed for ${this.ttlMs} ms`;
       this.fail(new DkvError("LEASE_NOT_FOUND", text));
-    }, leftMs);
+    });
   }
 
   #renewIn(delayMs: number): void {
     clearTimeout(this.#renewal);
     this.#renewal = setTimeout(
       () => void this.#renew(),
+      // A lease that is longer than any timer is renewed early.
       Math.min(delayMs, TIMER_MS_MAX),
     );
   }

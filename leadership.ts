@@ -6,66 +6,53 @@
  */
 
 import type { Entry } from "./answers.ts";
-import { Candidacy, Holding, prefixOf, type QueueStore } from "./candidacy.ts";
+import {
+  Candidacy,
+  Holding,
+  type HoldingStore,
+  prefixOf,
+  type QueueStore,
+  type WaitOptions,
+} from "./candidacy.ts";
 import { DkvError } from "./errors.ts";
-import type { Lease } from "./heldlease.ts";
-import type { Value } from "./operations.ts";
-
-/**
- * What an election needs of the store.
- *
- * @internal
- */
-export interface ElectionStore extends QueueStore {
-  lease(options: { ttlMs: number; signal?: AbortSignal }): Promise<Lease>;
-}
+import type { CallOptions, Value } from "./operations.ts";
 
 /** How to stand for election. */
-export interface CampaignOptions {
-  /** How long the leadership outlives a leader that vanished. Default: 10,000; at least 1,000. */
-  readonly ttlMs?: number;
-  /** Give up waiting when this is aborted; the call then rejects with the signal's reason. */
-  readonly signal?: AbortSignal;
-}
-
-const TTL_MS = 10_000;
+export type CampaignOptions = WaitOptions;
 
 /** One election. Get one with `Client.election`. */
 export class Election {
   /** What is campaigned for. */
   readonly name: string;
-  readonly #store: ElectionStore;
+  readonly #store: HoldingStore;
 
   /**
    * Use `Client.election`.
    *
    * @internal
    */
-  constructor(name: string, store: ElectionStore) {
+  constructor(name: string, store: HoldingStore) {
     this.name = name;
     this.#store = store;
   }
 
-  /** Stands for election and resolves when it is won. `value` is what everyone sees of the leader. */
+  /**
+   * Stands for election and resolves when it is won. `value` is what everyone sees of the leader.
+   *
+   * @throws {DkvError} DEADLINE_EXCEEDED if it was not won within `waitMs`.
+   */
   async campaign(
     value: Value,
     options: CampaignOptions = {},
   ): Promise<Leadership> {
-    const { ttlMs = TTL_MS, signal } = options;
-    const lease = await this.#store.lease({
-      ttlMs,
-      ...signal === undefined ? {} : { signal },
-    });
     const { name } = this;
     const store = this.#store;
-    const place = await Candidacy.win(store, { name, value, lease, signal });
-    return new Leadership({ name, place, lease: lease.id, store });
+    const place = await Candidacy.win(store, { name, value, ...options });
+    return new Leadership(store, { name, place });
   }
 
   /** The leader's entry, with what it said of itself as the value; null if nobody leads. */
-  async leader(
-    options: { readonly signal?: AbortSignal } = {},
-  ): Promise<Entry | null> {
+  async leader(options: CallOptions = {}): Promise<Entry | null> {
     let leader: Entry | null = null;
     const keys = { prefix: prefixOf(this.name), ...options };
     for await (const entry of this.#store.list(keys)) {
@@ -78,10 +65,11 @@ export class Election {
 
   /**
    * The leader now, and again whenever that changes or the leader says something new; null while
-   * nobody leads. Leaders that followed each other quickly may be passed over.
+   * nobody leads. Leaders that followed each other quickly may be passed over. `timeoutMs` is for
+   * each look at the leader, not for all of it.
    */
   async *observe(
-    options: { readonly signal?: AbortSignal } = {},
+    options: CallOptions = {},
   ): AsyncGenerator<Entry | null, void, undefined> {
     const target = { prefix: prefixOf(this.name), ...options };
     const changes = this.#store.watch(target);
@@ -106,7 +94,6 @@ export class Election {
 
 /** A won election, until it is resigned or lost. */
 export class Leadership extends Holding {
-  readonly #lease: bigint;
   readonly #store: QueueStore;
 
   /**
@@ -115,15 +102,10 @@ export class Leadership extends Holding {
    * @internal
    */
   constructor(
-    { name, place, lease, store }: {
-      name: string;
-      place: Candidacy;
-      lease: bigint;
-      store: QueueStore;
-    },
+    store: QueueStore,
+    { name, place }: { name: string; place: Candidacy },
   ) {
     super(name, place);
-    this.#lease = lease;
     this.#store = store;
   }
 
@@ -132,18 +114,18 @@ export class Leadership extends Holding {
    *
    * @throws {DkvError} LEASE_NOT_FOUND if the leadership was lost.
    */
-  async proclaim(value: Value): Promise<void> {
+  async proclaim(value: Value, options: CallOptions = {}): Promise<void> {
     const { succeeded } = await this.#store.transact({
       compares: [this.guard],
-      then: [{ type: "put", key: this.key, value, lease: this.#lease }],
-    });
+      then: [{ type: "put", key: this.key, value, lease: this.lease }],
+    }, options);
     if (succeeded) return;
     const text = `The leadership of ${this.name} is lost`;
     throw new DkvError("LEASE_NOT_FOUND", text);
   }
 
   /** Steps down: the next in line leads. */
-  async resign(): Promise<void> {
-    await this[Symbol.asyncDispose]();
+  async resign(options: CallOptions = {}): Promise<void> {
+    await this.leave(options);
   }
 }

@@ -81,6 +81,7 @@ export async function* list(
     let entries = 0;
     for (const page of pages) {
       for (const entry of page.entries()) {
+        options.signal?.throwIfAborted();
         yield entry;
         last = entry;
         bytes += ENTRY_BYTES + entry.keyBytes.length + entry.value.length;

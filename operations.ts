@@ -13,6 +13,14 @@
 
 import { DkvError, unreachable } from "./errors.ts";
 
+/** Options of every operation. */
+export interface CallOptions {
+  /** Give up after this long. Default: that of the client, 5000. */
+  readonly timeoutMs?: number;
+  /** Give up when this is aborted; the operation then rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
 /** A key: a string stands for its UTF-8 bytes. */
 export type Key = string | Uint8Array;
 

@@ -46,6 +46,8 @@ const IN_FLIGHT_BYTES_MAX = 8 * 1024 * 1024;
 const SEQUENCES_MAX = 4000;
 /** What waits beyond that. Its size is the program's choice, up to here. */
 const WAITING_BYTES_MAX = 256 * 1024 * 1024;
+/** What an operation costs beside its bytes, roughly: with its promise and its place in the queue. */
+const REQUEST_BYTES = 400;
 /** A message is closed when it has this much. */
 const MESSAGE_BYTES = 1024 * 1024;
 
@@ -122,7 +124,8 @@ export class Requests {
   /** Waiting to be sent, from `#head` on. */
   #queue: Request[] = [];
   #head = 0;
-  #queuedBytes = 0;
+  /** Of what is in the queue or paused. */
+  #waitingBytes = 0;
   /** Waiting for `pauseMs`. */
   #paused: Request[] = [];
   /** Where operations are sent. */
@@ -160,7 +163,7 @@ export class Requests {
     return new Promise((resolve, reject) => {
       if (this.#closed) throw closedError();
       options.signal?.throwIfAborted();
-      if (this.#queuedBytes > WAITING_BYTES_MAX) throw this.#overloaded();
+      if (this.#waitingBytes > WAITING_BYTES_MAX) throw this.#overloaded();
       const id = this.#lastId + 1;
       const sequence = options.write ? this.#lastSequence + 1 : 0;
       const request = new Request({
@@ -178,7 +181,7 @@ export class Requests {
       }
       if (options.signal !== undefined) this.#listen(request, options.signal);
       this.#queue.push(request);
-      this.#queuedBytes += request.encoded.bytes.length;
+      this.#waitingBytes += sizeOf(request);
       this.#schedule();
     });
   }
@@ -235,7 +238,7 @@ export class Requests {
         request.sequence >= this.#settledBelow() + SEQUENCES_MAX;
       if (full && !request.settled) break;
       this.#head++;
-      this.#queuedBytes -= length;
+      this.#waitingBytes -= sizeOf(request);
       if (request.settled) continue;
       batch.push(request);
       bytes += length;
@@ -339,8 +342,9 @@ export class Requests {
     );
     request.pauseMs = performance.now() + pauseMs * (0.5 + Math.random());
     const late = request.pauseMs + LAST_ATTEMPT_MS > request.deadlineMs;
-    if (late) this.#fail(request, error);
-    else this.#paused.push(request);
+    if (late) return this.#fail(request, error);
+    this.#paused.push(request);
+    this.#waitingBytes += sizeOf(request);
   }
 
   /** No more is sent over a stream; what is in flight may still be answered. */
@@ -384,9 +388,7 @@ export class Requests {
     if (requests.length === 0) return;
     this.#queue = [...requests, ...this.#queue.slice(this.#head)];
     this.#head = 0;
-    for (const { encoded } of requests) {
-      this.#queuedBytes += encoded.bytes.length;
-    }
+    for (const request of requests) this.#waitingBytes += sizeOf(request);
     this.#schedule();
   }
 
@@ -458,7 +460,7 @@ export class Requests {
   #overloaded(): DkvError {
     return new DkvError(
       "OVERLOADED",
-      `Too many bytes wait in this client: ${this.#queuedBytes}, at most ${WAITING_BYTES_MAX}`,
+      `Too many bytes wait in this client: ${this.#waitingBytes}, at most ${WAITING_BYTES_MAX}`,
     );
   }
 
@@ -481,6 +483,7 @@ export class Requests {
     const due = this.#paused.filter(({ pauseMs }) => pauseMs <= now);
     if (due.length === 0) return;
     this.#paused = this.#paused.filter(({ pauseMs }) => pauseMs > now);
+    for (const request of due) this.#waitingBytes -= sizeOf(request);
     this.#requeue(due.filter(({ settled }) => !settled));
   }
 
@@ -494,6 +497,11 @@ export class Requests {
       : "The deadline passed before the operation could be sent: too many others are in flight";
     this.#fail(request, new DkvError("DEADLINE_EXCEEDED", text));
   }
+}
+
+/** About how much memory a request holds. */
+function sizeOf({ encoded }: Request): number {
+  return REQUEST_BYTES + encoded.bytes.length;
 }
 
 /** True if the cluster looked at the operation itself and would have refused each attempt alike. */

@@ -29,7 +29,13 @@ import {
   methodOf,
 } from "./endpoints.ts";
 import { DkvError, unreachable } from "./errors.ts";
-import { type Target, toBytes, toRange } from "./operations.ts";
+import {
+  type CallOptions,
+  type Target,
+  toBytes,
+  toRange,
+} from "./operations.ts";
+import { after } from "./timer.ts";
 
 /** How to watch. */
 export interface WatchOptions {
@@ -101,9 +107,26 @@ export class Watch implements AsyncIterableIterator<Change>, AsyncDisposable {
     }
   }
 
-  /** Resolves when the watch is open, with the first revision that it delivers. */
-  started(): Promise<number> {
-    return this.#started.promise;
+  /**
+   * Resolves when the watch is open, with the first revision that it delivers. By default it waits as
+   * long as the watch tries; giving up the wait does not end the watch.
+   */
+  async started(options: CallOptions = {}): Promise<number> {
+    const { timeoutMs = Infinity, signal } = options;
+    signal?.throwIfAborted();
+    const { promise, reject } = Promise.withResolvers<never>();
+    const timer = after(timeoutMs, () => {
+      const text = `The watch was not open within ${timeoutMs} ms`;
+      reject(new DkvError("DEADLINE_EXCEEDED", text));
+    });
+    const abort = () => reject(signal?.reason);
+    signal?.addEventListener("abort", abort);
+    try {
+      return await Promise.race([this.#started.promise, promise]);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+    }
   }
 
   /** Waits for the next change. */

@@ -6,6 +6,7 @@
  */
 
 import { bold, setColorEnabled } from "@std/fmt/colors";
+import { after } from "./timer.ts";
 
 /** What is written in one go. */
 const BUFFER_BYTES = 64 * 1024;
@@ -14,8 +15,6 @@ const METER_MS = 100;
 const METER_WIDTH = 24;
 /** Rates are those of about the last so many milliseconds. */
 const RATE_MS = 3000;
-/** `setTimeout` takes no more. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
 
 const encoder = new TextEncoder();
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -264,7 +263,7 @@ export class Stop implements Disposable {
   /** Resolves after this long, or as soon as a signal comes. */
   pause(ms: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, Math.min(ms, TIMER_MS_MAX));
+    const timer = after(ms, resolve);
     const stop = () => {
       clearTimeout(timer);
       resolve();

@@ -125,6 +125,86 @@ clusterTest(
 );
 
 clusterTest(
+  "coordination: whoever waits may give up, by time or by signal",
+  { nodes: 1 },
+  async (cluster) => {
+    await using kv = await open(cluster);
+    const held = await kv.lock("taken");
+    const elected = await kv.election("lead").campaign("first");
+    for (
+      const wait of [
+        () => kv.lock("taken", { waitMs: 50 }),
+        () => kv.election("lead").campaign("second", { waitMs: 50 }),
+      ]
+    ) {
+      const late = await assertRejects(wait, DkvError, "within 50 ms");
+      assertEquals(late.code, "DEADLINE_EXCEEDED");
+    }
+    // No timer bears so long.
+    const stop = new AbortController();
+    const patient = kv.lock("taken", { waitMs: 2 ** 31, signal: stop.signal });
+    patient.catch(() => {});
+    await eventually(
+      "a second in line",
+      async () =>
+        (await Array.fromAsync(kv.list({ prefix: "taken/" }))).length === 2,
+    );
+    stop.abort(new Error("enough"));
+    await assertRejects(() => patient, Error, "enough");
+    assertEquals(held.signal.aborted, false);
+
+    const stopped = AbortSignal.abort(new Error("stopped"));
+    const signal = stopped;
+    await assertRejects(() => kv.lock("free", { signal }), Error, "stopped");
+    assertEquals(await Array.fromAsync(kv.list({ prefix: "free/" })), []);
+    await assertRejects(
+      () => elected.proclaim("more", { signal }),
+      Error,
+      "stopped",
+    );
+    await assertRejects(
+      () => kv.election("lead").leader({ signal }),
+      Error,
+      "stopped",
+    );
+    await elected.resign({ timeoutMs: 2000 });
+    assertEquals(await kv.election("lead").leader(), null);
+
+    for (let at = 0; at < 10; at++) await kv.put(`listed/${at}`, "");
+    const midway = new AbortController();
+    const seen: string[] = [];
+    await assertRejects(
+      async () => {
+        const entries = kv.list({ prefix: "listed/", signal: midway.signal });
+        for await (const { key } of entries) {
+          if (seen.push(key) === 3) midway.abort(new Error("stopped midway"));
+        }
+      },
+      Error,
+      "stopped midway",
+    );
+    assertEquals(seen, ["listed/0", "listed/1", "listed/2"]);
+
+    await held.release({ timeoutMs: 2000 });
+    await cluster.kill("node1");
+    const startMs = performance.now();
+    const late = await assertRejects(
+      () => kv.lock("nobody", { waitMs: 100 }),
+      DkvError,
+    );
+    assertEquals(late.code, "DEADLINE_EXCEEDED");
+    await using watch = kv.watch({ key: "a" });
+    await assertRejects(
+      () => watch.started({ timeoutMs: 100 }),
+      DkvError,
+      "was not open within 100 ms",
+    );
+    await assertRejects(() => watch.started({ signal }), Error, "stopped");
+    assert(performance.now() - startMs < 3000, "it waited for longer");
+  },
+);
+
+clusterTest(
   "coordination: a lease lives as long as its program wants",
   { nodes: 1 },
   async (cluster) => {

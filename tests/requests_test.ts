@@ -56,6 +56,9 @@ class FakeNode implements AsyncDisposable {
   /** What it says of itself and of the leader. */
   nodeId = "";
   leader = "";
+  /** Does not say how it is. */
+  holdStatus = false;
+  isAsked = false;
   readonly #server: Grpc.Server;
   #call: { write(message: object): void } | null = null;
 
@@ -80,8 +83,10 @@ class FakeNode implements AsyncDisposable {
     const service = (name: string) =>
       definition[`kvstore.v1.${name}`] as Grpc.ServiceDefinition;
     server.addService(service("Cluster"), {
-      Status: (_: unknown, answer: Grpc.sendUnaryData<object>) =>
-        answer(null, { header: node.header, role: node.role, leader: "x" }),
+      Status: (_: unknown, answer: Grpc.sendUnaryData<object>) => {
+        if (node.holdStatus) return void (node.isAsked = true);
+        answer(null, { header: node.header, role: node.role, leader: "x" });
+      },
     });
     server.addService(service("KeyValue"), {
       Pipeline: (call: Grpc.ServerDuplexStream<Message, object>) => {
@@ -175,6 +180,63 @@ test("a message holds about a megabyte, flight is bounded by count", async () =>
   for (const message of kept) node.send(done(message));
   await puts;
   assertEquals(node.operations.length, 5000 - 2048);
+});
+
+test("what waits for a place in flight is bounded, and the program told", async () => {
+  await using node = await FakeNode.start({ role: "leader", behave: mute });
+  await using kv = await open(node);
+  const value = new Uint8Array(1_400_000);
+  const codes: string[] = [];
+  const put = () =>
+    kv.put("a", value).catch((error: DkvError) => codes.push(error.code));
+  // 190 of them are within the bound of 256 MiB.
+  const puts = Array.from({ length: 210 }, put);
+  await kv.status();
+  const { length } = codes;
+  assertEquals(codes, Array(length).fill("OVERLOADED"));
+  assert(length > 5 && length < 20, `${length} were refused`);
+  await kv.close();
+  await Promise.all(puts);
+});
+
+test("times that no timer bears do not end at once", async () => {
+  const { connect } = await import("../client.ts");
+  const node = await FakeNode.start({ role: "leader", behave: done });
+  await node[Symbol.asyncDispose]();
+  const stop = new AbortController();
+  let ended = false;
+  const away = connect(node.address, {
+    timeoutMs: 2 ** 31,
+    signal: stop.signal,
+  }).catch((error) => {
+    ended = true;
+    throw error;
+  });
+  await using other = await FakeNode.start({ role: "leader", behave: done });
+  await using kv = await open(other);
+  await kv.put("a", "b");
+  assertEquals(ended, false);
+  stop.abort(new Error("enough"));
+  await assertRejects(() => away, Error, "enough");
+});
+
+test("a node that is asked how it is hears of an abort", async () => {
+  await using node = await FakeNode.start({ role: "leader", behave: mute });
+  await using kv = await open(node);
+  const stopped = AbortSignal.abort(new Error("stopped"));
+  for (const address of [undefined, node.address]) {
+    await assertRejects(
+      () => kv.status(address, { signal: stopped }),
+      Error,
+      "stopped",
+    );
+  }
+  node.holdStatus = true;
+  const stop = new AbortController();
+  const status = kv.status(node.address, { signal: stop.signal });
+  await eventually("the question", () => node.isAsked);
+  stop.abort(new Error("stopped midway"));
+  await assertRejects(() => status, Error, "stopped midway");
 });
 
 test("a node that takes a write and stays silent is left, and the write sent again", async () => {

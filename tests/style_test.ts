@@ -69,7 +69,7 @@ const LAYERS: readonly (readonly string[])[] = [
   // Starts and stops everything, so it knows everything.
   ["node"],
   // The client: see CLIENT.
-  ["operations", "fieldreader"],
+  ["operations", "fieldreader", "timer"],
   ["answers"],
   ["endpoints"],
   ["requests", "listing", "subscription"],
@@ -92,6 +92,7 @@ const LAYERS: readonly (readonly string[])[] = [
 const CLIENT: readonly string[] = [
   "operations",
   "fieldreader",
+  "timer",
   "answers",
   "endpoints",
   "requests",
