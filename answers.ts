@@ -12,7 +12,19 @@
 import { DkvError, isErrorCode } from "./errors.ts";
 import { FieldReader, malformed } from "./fieldreader.ts";
 
-/** A stored key and value. */
+/**
+ * A stored key and value.
+ *
+ * ```ts
+ * import { connect } from "./client.ts";
+ *
+ * await using kv = await connect("127.0.0.1:50051");
+ * await kv.put("user/ann", JSON.stringify({ seats: 2 }));
+ * const entry = await kv.get("user/ann");
+ * const { seats } = entry?.json() as { seats: number };
+ * console.log(entry?.key, seats, entry?.modRevision);
+ * ```
+ */
 export class Entry {
   /** The key as it is stored. */
   readonly keyBytes: Uint8Array;

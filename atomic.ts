@@ -38,7 +38,22 @@ export interface AtomicResult {
   readonly results: TransactResult["results"];
 }
 
-/** Collects checks and changes; nothing happens before {@linkcode Atomic.commit}. */
+/**
+ * Collects checks and changes; nothing happens before {@linkcode Atomic.commit}.
+ *
+ * ```ts
+ * import { connect } from "./client.ts";
+ *
+ * await using kv = await connect("127.0.0.1:50051");
+ * const account = await kv.get("account/ann");
+ * const { ok } = await kv.atomic()
+ *   .check("account/ann", account) // Nobody changed it since.
+ *   .put("account/ann", "closed")
+ *   .append("account/log", "ann closed\n")
+ *   .commit();
+ * console.log(ok ? "closed" : "read it again");
+ * ```
+ */
 export class Atomic<CommitOptions> {
   readonly #transact: (
     transaction: Transaction,

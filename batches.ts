@@ -27,7 +27,26 @@ export type BatchOperation = Extract<
   { readonly type: "put" | "get" | "delete" }
 >;
 
-/** Some operations of a batch failed; the others were done. */
+/**
+ * Some operations of a batch failed; the others were done.
+ *
+ * ```ts
+ * import { BatchError, connect } from "./client.ts";
+ *
+ * await using kv = await connect("127.0.0.1:50051");
+ * try {
+ *   await kv.batch([
+ *     { type: "put", key: "user/ann", value: "Ann" },
+ *     { type: "put", key: "", value: "nobody" },
+ *   ]);
+ * } catch (error) {
+ *   if (!(error instanceof BatchError)) throw error;
+ *   for (const result of error.results) {
+ *     console.log(result instanceof Error ? result.message : "done");
+ *   }
+ * }
+ * ```
+ */
 export class BatchError extends AggregateError {
   /** What kind of error it is. */
   override name = "BatchError";

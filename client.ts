@@ -142,6 +142,13 @@ export interface LeaseOptions extends CallOptions {
 /**
  * Connects to a cluster through any of its nodes.
  *
+ * ```ts
+ * import { connect } from "./client.ts";
+ *
+ * await using kv = await connect(["127.0.0.1:50051", "127.0.0.1:50052"], { timeoutMs: 2000 });
+ * console.log(kv.endpoints);
+ * ```
+ *
  * @param endpoints `host:port`, several of them in a list or separated by commas.
  * @throws {DkvError} UNREACHABLE if none of them answers in time.
  */
@@ -193,6 +200,15 @@ export class Client implements AsyncDisposable {
   /**
    * Stores a value under a key.
    *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * const { revision, version } = await kv.put("user/ann", "Ann");
+   * const { previous } = await kv.put("user/ann", "Anne", { returnPrevious: true });
+   * console.log(revision, version, previous?.text());
+   * ```
+   *
    * @throws {OutcomeUnknownError} if nobody knows whether it took effect.
    */
   put(key: Key, value: Value, options: PutOptions = {}): Promise<PutResult> {
@@ -203,7 +219,17 @@ export class Client implements AsyncDisposable {
     ) as Promise<PutResult>;
   }
 
-  /** Reads a key; null if there is no such key. */
+  /**
+   * Reads a key; null if there is no such key.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * const entry = await kv.get("user/ann", { timeoutMs: 1000 });
+   * console.log(entry === null ? "nobody" : `${entry.text()}, version ${entry.version}`);
+   * ```
+   */
   async get(key: Key, options: GetOptions = {}): Promise<Entry | null> {
     const { revision = 0, serializable = false } = options;
     const answer = await this.#requests.submit(
@@ -215,6 +241,15 @@ export class Client implements AsyncDisposable {
 
   /**
    * Deletes one key, or with `{ prefix }` or `{ range }` several, in one revision.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * const { deleted } = await kv.delete({ prefix: "session/" });
+   * await kv.delete("user/ann");
+   * console.log(`${deleted} sessions`);
+   * ```
    *
    * @throws {OutcomeUnknownError} if nobody knows whether it took effect.
    */
@@ -242,7 +277,9 @@ export class Client implements AsyncDisposable {
    * const { succeeded } = await kv.transact({
    *   compares: [{ key: "seat/12A", version: 0 }],
    *   then: [{ type: "put", key: "seat/12A", value: "ann" }],
+   *   else: [{ type: "get", key: "seat/12A" }],
    * });
+   * console.log(succeeded ? "booked" : "taken");
    * ```
    *
    * @throws {OutcomeUnknownError} if nobody knows whether it took effect.
@@ -282,6 +319,17 @@ export class Client implements AsyncDisposable {
    * results in the order of the operations. They travel together, which is faster than one after
    * the other; for all or nothing there is {@linkcode Client.atomic}.
    *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * const [put, got] = await kv.batch([
+   *   { type: "put", key: "user/ann", value: "Ann" },
+   *   { type: "get", key: "user/bob" },
+   * ]);
+   * console.log(put, got);
+   * ```
+   *
    * @throws {BatchError} when all are settled, if any failed.
    */
   async batch(
@@ -291,7 +339,17 @@ export class Client implements AsyncDisposable {
     return await batch(this, operations, options);
   }
 
-  /** Reads several keys as they were at one moment; null for each that does not exist. */
+  /**
+   * Reads several keys as they were at one moment; null for each that does not exist.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * const [ann, bob] = await kv.getMany(["user/ann", "user/bob"]);
+   * console.log(ann?.text(), bob?.text());
+   * ```
+   */
   async getMany(
     keys: readonly Key[],
     options: GetOptions = {},
@@ -309,6 +367,7 @@ export class Client implements AsyncDisposable {
    * await using kv = await connect("127.0.0.1:50051");
    * const sold = await kv.increment("sold");
    * const left = await kv.increment("left", -1);
+   * console.log(sold, left);
    * ```
    *
    * @throws {DkvError} VALUE_INVALID if the value is no number, or would be no 64-bit number.
@@ -323,7 +382,16 @@ export class Client implements AsyncDisposable {
     );
   }
 
-  /** Lowers a number to `limit` if it is larger, or absent; resolves with the number then. */
+  /**
+   * Lowers a number to `limit` if it is larger, or absent; resolves with the number then.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * console.log(`never below ${await kv.min("price/lowest", 250)}`);
+   * ```
+   */
   async min(
     key: Key,
     limit: number | bigint,
@@ -334,7 +402,16 @@ export class Client implements AsyncDisposable {
     );
   }
 
-  /** Raises a number to `limit` if it is smaller, or absent; resolves with the number then. */
+  /**
+   * Raises a number to `limit` if it is smaller, or absent; resolves with the number then.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * console.log(`never above ${await kv.max("price/highest", 250)}`);
+   * ```
+   */
   async max(
     key: Key,
     limit: number | bigint,
@@ -345,7 +422,17 @@ export class Client implements AsyncDisposable {
     );
   }
 
-  /** Makes a value longer, in the store; a key that does not exist counts as empty. */
+  /**
+   * Makes a value longer, in the store; a key that does not exist counts as empty.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * const { value } = await kv.append("visitors", "ann\n");
+   * console.log(new TextDecoder().decode(value));
+   * ```
+   */
   async append(
     key: Key,
     value: Value,
@@ -377,8 +464,10 @@ export class Client implements AsyncDisposable {
    * import { connect } from "./client.ts";
    *
    * await using kv = await connect("127.0.0.1:50051");
-   * for await (const change of kv.watch({ prefix: "user/" })) {
+   * const { revision } = await kv.put("user/ann", "Ann");
+   * for await (const change of kv.watch({ prefix: "user/", from: revision })) {
    *   console.log(change.type, change.key, change.revision);
+   *   break; // Ends the watch, as does an aborted `signal`.
    * }
    * ```
    *
@@ -459,7 +548,22 @@ export class Client implements AsyncDisposable {
 
   // ---------------------------------------------------------------- leases
 
-  /** Creates a lease: keys attached to it vanish when it is revoked or runs out. */
+  /**
+   * Creates a lease: keys attached to it vanish when it is revoked or runs out. Nothing renews it
+   * but `keepAlive`; {@linkcode Client.lease} does that by itself.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * const { lease } = await kv.grant({ ttlMs: 60_000 });
+   * await kv.put("session/7", "ann", { lease });
+   * await kv.keepAlive(lease);
+   * const { remainingMs, keys } = await kv.timeToLive(lease, { withKeys: true });
+   * console.log(remainingMs, keys.length);
+   * await kv.revoke(lease);
+   * ```
+   */
   async grant(
     options: GrantOptions,
   ): Promise<{ lease: bigint; ttlMs: number }> {
@@ -501,7 +605,18 @@ export class Client implements AsyncDisposable {
 
   // ---------------------------------------------------------------- cluster
 
-  /** Forgets history below a revision; current values stay. */
+  /**
+   * Forgets history below a revision; current values stay. Nodes do it by themselves after a while
+   * (`historyMs`), so this is for who knows that nobody needs it any more.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * const { revision } = await kv.put("user/ann", "Ann");
+   * await kv.compact(revision);
+   * ```
+   */
   async compact(revision: number, options: CallOptions = {}): Promise<void> {
     await this.#endpoints.change(
       { method: "Compact", request: { revision }, done: "REVISION_COMPACTED" },
@@ -511,6 +626,16 @@ export class Client implements AsyncDisposable {
 
   /**
    * Asks a node how it is; without an address the one this client talks to.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * for (const address of kv.endpoints) {
+   *   const { nodeId, role, revision } = await kv.status(address);
+   *   console.log(nodeId, role, revision);
+   * }
+   * ```
    *
    * @throws {DkvError} UNREACHABLE if it does not answer.
    */
@@ -556,6 +681,13 @@ export class Client implements AsyncDisposable {
 
   /**
    * Lets another node lead, or the one that is furthest, and resolves with the id of the new leader.
+   *
+   * ```ts
+   * import { connect } from "./client.ts";
+   *
+   * await using kv = await connect("127.0.0.1:50051");
+   * console.log(`${await kv.transferLeadership()} leads`);
+   * ```
    *
    * @throws {DkvError} MEMBERSHIP_REFUSED if there is no such voter; DEADLINE_EXCEEDED if leadership
    * did not move.

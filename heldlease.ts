@@ -38,7 +38,19 @@ const RENEW_SHARE = 1 / 3;
 /** Before a renewal that failed is tried again. */
 const RETRY_MS = 100;
 
-/** A lease that this program keeps alive. Get one with `Client.lease`. */
+/**
+ * A lease that this program keeps alive. Get one with `Client.lease`.
+ *
+ * ```ts
+ * import { connect } from "./client.ts";
+ *
+ * await using kv = await connect("127.0.0.1:50051");
+ * const lease = await kv.lease({ ttlMs: 10_000 });
+ * lease.signal.addEventListener("abort", () => console.log("lost:", lease.signal.reason));
+ * await kv.put("workers/7", "busy", { lease: lease.id });
+ * await lease.revoke(); // The key goes with it.
+ * ```
+ */
 export class Lease implements AsyncDisposable {
   /** What `put` takes as `lease`. */
   readonly id: bigint;

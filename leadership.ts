@@ -20,7 +20,22 @@ import type { CallOptions, Value } from "./operations.ts";
 /** How to stand for election. */
 export type CampaignOptions = WaitOptions;
 
-/** One election. Get one with `Client.election`. */
+/**
+ * One election. Get one with `Client.election`.
+ *
+ * ```ts
+ * import { connect } from "./client.ts";
+ *
+ * await using kv = await connect("127.0.0.1:50051");
+ * const election = kv.election("leader");
+ * await using leadership = await election.campaign("worker 7");
+ * console.log(`won with token ${leadership.token}`);
+ * for await (const leader of election.observe()) {
+ *   console.log(leader === null ? "nobody leads" : `${leader.text()} leads`);
+ *   break;
+ * }
+ * ```
+ */
 export class Election {
   /** What is campaigned for. */
   readonly name: string;
@@ -92,7 +107,21 @@ export class Election {
   }
 }
 
-/** A won election, until it is resigned or lost. */
+/**
+ * A won election, until it is resigned or lost.
+ *
+ * ```ts
+ * import { connect } from "./client.ts";
+ *
+ * await using kv = await connect("127.0.0.1:50051");
+ * const leadership = await kv.election("leader").campaign("worker 7");
+ * await leadership.proclaim("worker 7, at work");
+ * if (!leadership.signal.aborted) {
+ *   await kv.atomic().guard(leadership.guard).put("plan", "…").commit();
+ * }
+ * await leadership.resign();
+ * ```
+ */
 export class Leadership extends Holding {
   readonly #store: QueueStore;
 

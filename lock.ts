@@ -18,7 +18,21 @@ export interface LockOptions extends WaitOptions {
   readonly value?: string;
 }
 
-/** A lock that is held. Get one with `Client.lock`. */
+/**
+ * A lock that is held. Get one with `Client.lock`.
+ *
+ * ```ts
+ * import { connect } from "./client.ts";
+ *
+ * await using kv = await connect("127.0.0.1:50051");
+ * const lock = await kv.lock("printer", { ttlMs: 5000, waitMs: 10_000 });
+ * // Outside the store: hand the token over, and let a smaller one than the last be refused.
+ * const job = { text: "…", token: lock.token };
+ * // Inside: a guarded change takes effect only while the lock is held.
+ * await kv.atomic().guard(lock.guard).put("printer-job", JSON.stringify(job)).commit();
+ * await lock.release();
+ * ```
+ */
 export class Lock extends Holding {
   /** Gives the lock back. */
   async release(options: CallOptions = {}): Promise<void> {

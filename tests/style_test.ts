@@ -159,7 +159,7 @@ const FUNCTION_LINES_MAX = 70;
 
 /** Files that are longer, with the length they may not exceed. Only shrinks. */
 const LONG_FILES: Readonly<Record<string, number>> = {
-  "client.ts": 650,
+  "client.ts": 610,
   "disk.ts": 750,
   "group.ts": 850,
   "replicate.ts": 800,
@@ -242,6 +242,11 @@ function withoutComments(text: string): string {
     .replace(/\s\/\/ .*$/gm, "");
 }
 
+/** Examples in docstrings make nothing longer to read: `tests/docs_test.ts` reads them. */
+function withoutExamples(text: string): string {
+  return text.replace(/^( *\* )```ts\n(?: *\*.*\n)*?\1```\n/gm, "");
+}
+
 function importsOf(text: string): string[] {
   const matches = withoutComments(text).matchAll(
     /(?:from|import)\s*\(?\s*"\.\/(\w+)\.ts"/g,
@@ -315,6 +320,8 @@ Deno.test("style: the counters of this test count", () => {
     ),
     ["a", "b"],
   );
+  const doc = "/**\n * A.\n *\n * ```ts\n * a();\n *\n * ```\n */\n";
+  assertEquals(withoutExamples(doc), "/**\n * A.\n *\n */\n");
 });
 
 needs(["read"], "style: modules import only from rows above their own", () => {
@@ -399,7 +406,7 @@ needs(["read"], "style: files fit in 600 lines", () => {
   const wrong: string[] = [];
   for (const { path, text } of sources()) {
     if (!path.endsWith(".ts")) continue;
-    const lines = text.split("\n").length - 1;
+    const lines = withoutExamples(text).split("\n").length - 1;
     const usual = path.startsWith("tests/")
       ? TEST_FILE_LINES_MAX
       : FILE_LINES_MAX;
