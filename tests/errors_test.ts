@@ -14,6 +14,7 @@ import {
   assert,
   AssertionError,
   DkvError,
+  ERROR_HELP,
   ERROR_TABLE,
   type ErrorCode,
   isErrorCode,
@@ -45,6 +46,17 @@ Deno.test("errors: only what cannot be known is unknown", () => {
   assertEquals(unknown, ["SEQUENCE_STALE", "OUTCOME_UNKNOWN", "INTERNAL"]);
   assertEquals(new DkvError("OUTCOME_UNKNOWN", "x").noEffect, false);
   assertEquals(new DkvError("NO_LEADER", "x").noEffect, true);
+});
+
+Deno.test("errors: every code says what it means and what to do", () => {
+  assertEquals(Object.keys(ERROR_HELP), Object.keys(ERROR_TABLE));
+  for (const [code, { means, advice }] of Object.entries(ERROR_HELP)) {
+    // Phrases: they stand in a table, or behind a message and a colon.
+    for (const phrase of [means, advice]) {
+      assertMatch(phrase, /^[^A-Z|].*[^.|]$/, code);
+    }
+    assertEquals(new DkvError(code as ErrorCode, "x").advice, advice);
+  }
 });
 
 Deno.test("errors: codes from a wire are checked", () => {

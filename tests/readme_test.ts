@@ -1,7 +1,8 @@
-/** What README.md says: its program runs, its table is that of the code, its files exist. */
+/** What README.md says: its program runs, its tables are those of the code, its files exist. */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { SETTINGS } from "../config.ts";
+import { ERROR_HELP } from "../errors.ts";
 import { clusterTest } from "./cluster.ts";
 import { needs } from "./needs.ts";
 import { outcomeOf } from "./outcome.ts";
@@ -56,6 +57,19 @@ needs(["read"], "readme: the table of settings is that of the code", () => {
     setting.default,
     setting.min,
     setting.max,
+  ]);
+  assertEquals(rows, wanted);
+});
+
+needs(["read"], "readme: the table of errors is that of the code", () => {
+  const rows = Array.from(
+    read().matchAll(/^\| `([A-Z_]+)` +\| (.+?) +\| (.+?) +\|$/gm),
+    ([, ...cells]) => cells,
+  );
+  const wanted = Object.entries(ERROR_HELP).map(([code, help]) => [
+    code,
+    help.means,
+    help.advice,
   ]);
   assertEquals(rows, wanted);
 });
