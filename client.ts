@@ -59,7 +59,7 @@ export type { Atomic, AtomicResult, Expected } from "./atomic.ts";
 export type { Lease } from "./heldlease.ts";
 export type { LeaseStatus } from "./leasing.ts";
 export type { CampaignOptions, Election, Leadership } from "./leadership.ts";
-export type { Holding } from "./candidacy.ts";
+export type { Holding, WaitOptions } from "./candidacy.ts";
 export type { Lock, LockOptions } from "./lock.ts";
 export { DkvError, type ErrorCode, OutcomeUnknownError } from "./errors.ts";
 export type {
