@@ -5,17 +5,22 @@
  * @module
  */
 
+import { has } from "../needs.ts";
+
 /** What opens the databases of test clusters that say nothing else. */
 export const TOKEN = "development";
 
 const decoder = new TextDecoder();
+
+/** The clients that there are. */
+export type Client = "builtin" | "npm" | "node";
 
 /** What {@linkcode start} needs. */
 export interface ProgramOptions {
   readonly args: readonly string[];
   readonly token?: string;
   /** Default: Deno with its own client. */
-  readonly client?: "builtin" | "npm" | "node";
+  readonly client?: Client;
 }
 
 /** A program that runs. */
@@ -32,7 +37,12 @@ export function start(name: string, options: ProgramOptions): Program {
   const command = client === "node" ? "node" : "deno";
   const child = new Deno.Command(command, {
     args: [...flags(client), pathOf(name), ...args],
-    env: { DENO_KV_ACCESS_TOKEN: token, NO_COLOR: "1" },
+    env: {
+      DENO_KV_ACCESS_TOKEN: token,
+      KV_CLIENT: client,
+      KV_PACKAGE: client === "node" ? nodePackage : "@deno/kv",
+      NO_COLOR: "1",
+    },
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
@@ -58,7 +68,11 @@ export async function run(
 }
 
 /** Where Node finds the package, which has no others below it. */
-export async function packagePath(): Promise<string> {
+let nodePackage = "";
+
+/** The clients that can be tested here: without Node, those in Deno. */
+export async function clients(): Promise<readonly Client[]> {
+  if (!has(["node"])) return ["builtin", "npm"];
   const { stdout, stderr, success } = await new Deno.Command("deno", {
     args: [
       "eval",
@@ -69,11 +83,11 @@ export async function packagePath(): Promise<string> {
     ],
   }).output();
   if (!success) throw new Error(decoder.decode(stderr));
-  const url = decoder.decode(stdout).trim();
-  return url;
+  nodePackage = decoder.decode(stdout).trim();
+  return ["builtin", "npm", "node"];
 }
 
-function flags(client: "builtin" | "npm" | "node"): string[] {
+function flags(client: Client): string[] {
   if (client === "node") return [];
   const run = ["run", "--quiet", "--no-prompt", "--allow-net=127.0.0.1"];
   const env = "--allow-env";

@@ -3,26 +3,14 @@
  * under every client on a cluster and on `:memory:`, whose lines are the right ones; versionstamps
  * are printed as their rank, and errors without their text. JavaScript, because Node runs it too.
  *
- *     deno run --unstable-kv transcript.js builtin URL|:memory:
- *     deno run transcript.js npm URL            node transcript.js npm URL [path of @deno/kv]
+ *     transcript.js URL|:memory:
  *
  * @module
  */
 
-const isDeno = "Deno" in globalThis;
-const [client, url, path = "@deno/kv"] = isDeno
-  ? Deno.args
-  : process.argv.slice(2);
+import { args, isBuiltin, open } from "./open.js";
 
-async function open() {
-  if (client === "builtin") {
-    return { kv: await Deno.openKv(url), KvU64: Deno.KvU64 };
-  }
-  const { openKv, KvU64 } = await import(path);
-  return { kv: await openKv(url, { implementation: "remote" }), KvU64 };
-}
-
-const { kv, KvU64 } = await open();
+const { kv, KvU64 } = await open(args[0]);
 const ranks = new Map([[null, "absent"]]);
 
 function rank(versionstamp) {
@@ -224,7 +212,7 @@ const sums = [
   { value: new KvU64(1n) },
 ];
 // The npm client has these for KvU64 alone.
-if (client === "builtin") {
+if (isBuiltin) {
   for (const mutation of sums) {
     await expectError(
       show(mutation),

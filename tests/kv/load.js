@@ -1,24 +1,24 @@
 /**
- * Load on a cluster through `Deno.openKv`: a process of its own, because that needs a flag. Prints
- * one line of JSON.
+ * Load on a cluster through a client of Deno KV. Prints one line of JSON.
  *
- *     deno run --unstable-kv load.ts set SECONDS LOOPS URL          how many a second
- *     deno run --unstable-kv load.ts add CLIENTS KEY URL…           until its input ends
- *     deno run --unstable-kv load.ts check CLIENTS KEY URL…         until its input ends
+ *     load.js set SECONDS LOOPS URL          how many a second
+ *     load.js add CLIENTS KEY URL…           until its input ends
+ *     load.js check CLIENTS KEY URL…         until its input ends
  *
  * `add` increments one key without a check, `check` reads it and writes the next number with one;
  * client N uses URL N modulo their count.
  *
  * @module
  */
-/// <reference lib="deno.unstable" />
 
-const [mode, first, second, ...urls] = Deno.args;
+import { args, inputEnd, open } from "./open.js";
 
-async function set(): Promise<object> {
+const [mode, first, second, ...urls] = args;
+
+async function set() {
   const seconds = Number(first);
   const loops = Number(second);
-  const kv = await Deno.openKv(urls[0]);
+  const { kv } = await open(urls[0]);
   let count = 0;
   const started = performance.now();
   const end = started + seconds * 1000;
@@ -32,29 +32,27 @@ async function set(): Promise<object> {
   return { count, perSecond: Math.round(count / elapsed) };
 }
 
-/** Numbers that were written with a check: each once, or two writes passed the same check. */
-const written = new Set<number>();
-let repeated = 0;
+/** Numbers that this program was told it wrote, each with a check. */
+const written = [];
 
 /** One attempt: true if it is acknowledged. A check also fails if a lost answer is asked for again. */
-async function attempt(kv: Deno.Kv, key: Deno.KvKey): Promise<boolean> {
+async function attempt(kv, key) {
   if (mode === "add") return (await kv.atomic().sum(key, 1n).commit()).ok;
-  const entry = await kv.get<number>(key);
+  const entry = await kv.get(key);
   const number = (entry.value ?? 0) + 1;
   const { ok } = await kv.atomic().check(entry).set(key, number).commit();
-  if (ok && written.has(number)) repeated++;
-  if (ok) written.add(number);
+  if (ok) written.push(number);
   return ok;
 }
 
 /** Tells how often the key was incremented for sure, and how often perhaps. */
-async function increment(): Promise<object> {
-  const key = [second ?? ""];
+async function increment() {
+  const key = [second];
   let isOver = false;
-  void Deno.stdin.read(new Uint8Array(1)).then(() => isOver = true);
+  void inputEnd().then(() => isOver = true);
   let [acknowledged, attempted, errors, longestMs] = [0, 0, 0, 0];
   await Promise.all(Array.from({ length: Number(first) }, async (_, at) => {
-    const kv = await Deno.openKv(urls[at % urls.length]);
+    const { kv } = await open(urls[at % urls.length]);
     while (!isOver) {
       attempted++;
       const started = performance.now();
@@ -68,7 +66,7 @@ async function increment(): Promise<object> {
     kv.close();
   }));
   longestMs = Math.round(longestMs);
-  return { acknowledged, attempted, errors, repeated, longestMs };
+  return { acknowledged, attempted, errors, longestMs, written };
 }
 
 console.log(JSON.stringify(mode === "set" ? await set() : await increment()));

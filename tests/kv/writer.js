@@ -2,23 +2,17 @@
  * Runs steps of a test on a database, so that the test says what happens in one place. Prints what
  * the last one gave.
  *
- *     deno run --unstable-kv writer.ts URL JSON       a list of [what, key, value?, ms?]
+ *     writer.js URL JSON       a list of [what, key, value?, ms?]
  *
  * @module
  */
-/// <reference lib="deno.unstable" />
 
-type Step = readonly [
-  what: string,
-  key: Deno.KvKey,
-  value: unknown,
-  ms: number,
-];
+import { args, open } from "./open.js";
 
-const [url, json = "[]"] = Deno.args;
-const kv = await Deno.openKv(url);
-let last: unknown = null;
-for (const [what, key, value, ms] of JSON.parse(json) as Step[]) {
+const [url, json = "[]"] = args;
+const { kv, KvU64 } = await open(url);
+let last = null;
+for (const [what, key, value, ms] of JSON.parse(json)) {
   switch (what) {
     case "set":
       last = await kv.set(key, value);
@@ -26,9 +20,11 @@ for (const [what, key, value, ms] of JSON.parse(json) as Step[]) {
     case "expire":
       last = await kv.set(key, value, { expireIn: ms });
       break;
-    case "get":
-      last = (await kv.get(key)).value;
+    case "get": {
+      const found = (await kv.get(key)).value;
+      last = found instanceof KvU64 ? Number(found.value) : found;
       break;
+    }
     case "gone": {
       // How long it took, from the set on, until nobody saw it.
       const started = performance.now();
