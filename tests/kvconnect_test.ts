@@ -10,11 +10,16 @@ import {
   assertLess,
   assertMatch,
   assertNotEquals,
+  assertRejects,
 } from "@std/assert";
 import { Buffer } from "node:buffer";
-import { clusterTest, eventually, type TestCluster } from "./cluster.ts";
-import { packagePath, run, start } from "./kv/process.ts";
-import { has } from "./needs.ts";
+import { serialize } from "node:v8";
+import { clusterTest, eventually, TestCluster } from "./cluster.ts";
+import { run as dkv, start as startDkv } from "./dkv.ts";
+import { Balancer } from "./kv/balancer.ts";
+import { type Client, clients, run, start } from "./kv/process.ts";
+import { Wire } from "./kv/wire.ts";
+import { CLUSTER_NEEDS, needs, tempDir } from "./needs.ts";
 
 const TOKENS = {
   builtin: "token-of-the-builtin-client",
@@ -42,27 +47,18 @@ function withoutBuiltin(transcript: string): string {
 }
 
 async function sameStory(cluster: TestCluster): Promise<void> {
-  const [node1 = "", node2 = "", node3 = ""] = cluster.ids.map((id) =>
-    cluster.httpUrl(id)
-  );
   const name = "transcript.js";
-  const hasNode = has(["node"]);
-  const [memory, builtin, npm, node] = await Promise.all([
-    run(name, { args: ["builtin", ":memory:"] }),
-    run(name, { args: ["builtin", node1], token: TOKENS.builtin }),
-    run(name, { args: ["npm", node2], token: TOKENS.npm, client: "npm" }),
-    hasNode
-      ? run(name, {
-        args: ["npm", node3, await packagePath()],
-        token: TOKENS.node,
-        client: "node",
-      })
-      : null,
-  ]);
+  const memory = await run(name, { args: [":memory:"] });
   assertMatch(memory, /^limits: 499500$/m);
-  assertEquals(builtin, memory);
-  assertEquals(npm, withoutBuiltin(memory));
-  if (node !== null) assertEquals(node, withoutBuiltin(memory));
+  await Promise.all((await clients()).map(async (client, at) => {
+    const args = [cluster.httpUrl(cluster.ids[at] ?? "")];
+    const told = await run(name, { args, client, token: TOKENS[client] });
+    assertEquals(
+      told,
+      client === "builtin" ? memory : withoutBuiltin(memory),
+      client,
+    );
+  }));
 }
 
 /** A request of our own: status and text. */
@@ -213,12 +209,23 @@ type Step = readonly [string, readonly unknown[], unknown?, number?];
 
 /** Runs steps at a node and gives what the last one gave. */
 async function does(
-  cluster: TestCluster,
-  id: string,
-  ...steps: Step[]
+  url: string,
+  steps: readonly Step[],
+  { client = "builtin", bearer = token }: {
+    client?: Client;
+    bearer?: string;
+  } = {},
 ): Promise<unknown> {
-  const args = [cluster.httpUrl(id), JSON.stringify(steps)];
-  return JSON.parse(await run("writer.ts", { args, token }));
+  const args = [url, JSON.stringify(steps)];
+  return JSON.parse(await run("writer.js", { args, token: bearer, client }));
+}
+
+/** Sets keys to texts that every client can read. */
+async function sets(
+  url: string,
+  ...steps: readonly Step[]
+): Promise<void> {
+  await does(url, steps, { client: (await clients()).at(-1) ?? "npm" });
 }
 
 /** The store's keys that begin with a text, as latin1. */
@@ -236,9 +243,13 @@ async function keysOf(cluster: TestCluster, prefix: string) {
 }
 
 async function expiry(cluster: TestCluster): Promise<void> {
-  const waits = await Promise.all(
-    cluster.ids.map((id) => does(cluster, id, ["gone", ["e", id], "x", 700])),
-  );
+  const names = await clients();
+  const waits = await Promise.all(cluster.ids.map((id, at) => {
+    const client = names[at] ?? "builtin";
+    return does(cluster.httpUrl(id), [["gone", ["e", id], "x", 700]], {
+      client,
+    });
+  }));
   for (const wait of waits) {
     assertGreaterOrEqual(Number(wait), 650);
     assertLess(Number(wait), 2500);
@@ -252,42 +263,189 @@ async function expiry(cluster: TestCluster): Promise<void> {
 }
 
 async function watches(cluster: TestCluster): Promise<void> {
-  const args = [cluster.httpUrl("node2")];
-  const watcher = start("watcher.ts", { args, token });
-  await does(
-    cluster,
-    "node1",
-    ["sleep", [], null, 1000],
+  const watchers = (await clients()).map((client, at) => {
+    const args = [cluster.httpUrl(cluster.ids[at] ?? "")];
+    return start("watcher.js", { args, token, client });
+  });
+  await sets(
+    cluster.httpUrl("node1"),
+    ["sleep", [], null, 1500],
     ["set", ["w", 1], "one"],
-    ["sleep", [], null, 200],
+    ["sleep", [], null, 300],
     ["expire", ["w", 1], "two", 300],
     ["sleep", [], null, 900],
     ["set", ["w", 2], "end"],
   );
-  const lines = (await watcher.output).trim().split("\n");
-  assertEquals(lines, [
-    "[null,null]",
-    '["one",null]',
-    '["two",null]',
-    "[null,null]",
-    '[null,"end"]',
-  ]);
+  for (const { output } of watchers) {
+    const lines = (await output).trim().split("\n");
+    assertEquals(lines, [
+      "[null,null]",
+      '["one",null]',
+      '["two",null]',
+      "[null,null]",
+      '[null,"end"]',
+    ]);
+  }
+}
+
+/** What programs were told about increments of one key. */
+interface Told {
+  readonly acknowledged: number;
+  readonly attempted: number;
+  readonly errors: number;
+  readonly written: readonly number[];
+}
+
+/** Starts programs of all clients that increment a key, 16 clients in all. */
+async function incrementers(
+  kind: "add" | "check",
+  urls: readonly string[],
+): Promise<() => Promise<Told>> {
+  const names = await clients();
+  const programs = names.map((client, at) => {
+    const count = Math.floor((16 + at) / names.length);
+    const args = [kind, String(count), kind, ...urls];
+    return start("load.js", { args, token, client });
+  });
+  return async () => {
+    for (const program of programs) await program.end();
+    const told = await Promise.all(
+      programs.map(async ({ output }): Promise<Told> =>
+        JSON.parse(await output)
+      ),
+    );
+    for (const { acknowledged } of told) assert(acknowledged > 0);
+    const total = (what: "acknowledged" | "attempted" | "errors") =>
+      told.reduce((sum, one) => sum + one[what], 0);
+    return {
+      acknowledged: total("acknowledged"),
+      attempted: total("attempted"),
+      errors: total("errors"),
+      written: told.flatMap(({ written }) => written),
+    };
+  };
+}
+
+/** Each number was written once. */
+function assertOnce({ acknowledged, written }: Told): void {
+  assertEquals(written.length, acknowledged);
+  assertEquals(new Set(written).size, written.length);
 }
 
 async function races(cluster: TestCluster): Promise<void> {
   const urls = cluster.ids.map((id) => cluster.httpUrl(id));
-  const loads = ["add", "check"].map((kind) =>
-    start("load.ts", { args: [kind, "16", kind, ...urls], token })
-  );
-  await new Promise((resolve) => setTimeout(resolve, 2500));
-  for (const load of loads) await load.end();
-  for (const [at, kind] of ["add", "check"].entries()) {
-    const told = JSON.parse(await loads[at]!.output);
-    const value = await run("read.ts", { args: [kind, urls[0]!], token });
-    assertEquals([told.errors, told.repeated], [0, 0]);
-    assertEquals(Number(value), told.acknowledged, kind);
-    assert(told.acknowledged > 0);
+  const [add, check] = await Promise.all([
+    incrementers("add", urls),
+    incrementers("check", urls),
+  ]);
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  const [added, checked] = await Promise.all([add(), check()]);
+  assertEquals([added.errors, checked.errors], [0, 0]);
+  assertOnce(checked);
+  const value = (kind: string) => does(urls[0] ?? "", [["get", [kind]]]);
+  assertEquals(await value("add"), added.acknowledged);
+  assertEquals(await value("check"), checked.acknowledged);
+}
+
+/** Whose token is wrong is told so at once, whatever the client. */
+async function wrongTokens(cluster: TestCluster): Promise<void> {
+  const url = cluster.httpUrl("node3");
+  await Promise.all((await clients()).map(async (client) => {
+    const bearer = `${token}x`;
+    await assertRejects(
+      () => does(url, [], { client, bearer }),
+      Error,
+      "401",
+      client,
+    );
+  }));
+}
+
+/** Deno's own client has no word for limits of sums, so they are sent by hand. */
+async function sums(cluster: TestCluster): Promise<void> {
+  const url = cluster.httpUrl("node2");
+  const wire = await Wire.open(url, token);
+  const key = Buffer.from("\x02s\0");
+  const write = (mutation: Record<string, unknown>) =>
+    wire.call("atomic_write", { mutations: [{ key, ...mutation }] });
+  const value = () => does(url, [["get", ["s"]]]);
+  const sum = (
+    operand: unknown,
+    { min, max, clamp = false }: {
+      min?: unknown;
+      max?: unknown;
+      clamp?: boolean;
+    },
+  ) =>
+    write({
+      value: { data: serialize(operand), encoding: 1 },
+      mutationType: 3,
+      ...(min === undefined ? {} : { sumMin: serialize(min) }),
+      ...(max === undefined ? {} : { sumMax: serialize(max) }),
+      sumClamp: clamp,
+    });
+  await does(url, [["set", ["s"], 5]]);
+  const cases: [Parameters<typeof sum>, number, unknown][] = [
+    [[10, { max: 8, clamp: true }], 200, 8],
+    [[1, { max: 8 }], 409, 8],
+    [[-100, { min: -3, max: 8, clamp: true }], 200, -3],
+    [[-1, { min: -3 }], 409, -3],
+    [[2.5, { min: -3, max: 8 }], 200, -0.5],
+    [[1, { max: 8n }], 409, -0.5],
+    [[1n, {}], 409, -0.5],
+  ];
+  for (const [args, status, expected] of cases) {
+    const text = JSON.stringify(
+      args,
+      (_, one) => typeof one === "bigint" ? `${one}n` : one,
+    );
+    const answer = await sum(...args);
+    assertEquals([answer.status, await value()], [status, expected], text);
+    if (status === 409) assertMatch(answer.text, /^Mutation 0, sum: .+/);
   }
+  await write({ mutationType: 2 });
+  await sum(-(2n ** 70n), {});
+  assertEquals((await sum(1n, { min: -5n, clamp: true })).status, 200);
+  assertEquals(await value(), "-5n");
+  assertMatch(
+    (await sum(9n, { max: 3n })).text,
+    /^Mutation 0, sum: the result is outside its limits/,
+  );
+  const u64 = (number: bigint) => {
+    const data = Buffer.alloc(8);
+    data.writeBigUInt64LE(number);
+    return { data, encoding: 2 };
+  };
+  await write({ mutationType: 1, value: u64(2n ** 64n - 2n) });
+  await write({ mutationType: 3, value: u64(12n) });
+  assertEquals(await value(), 10);
+  await write({ mutationType: 5, value: u64(7n) });
+  await write({ mutationType: 4, value: u64(3n) });
+  assertEquals(await value(), 7);
+}
+
+/** What is written through Deno KV, seen through dkv. */
+async function shown(cluster: TestCluster): Promise<void> {
+  const url = cluster.httpUrl("node1");
+  const key = ["shown", 1, true];
+  const { versionstamp } = await does(url, [
+    ["set", key, { a: [1, "x"] }],
+  ]) as { versionstamp: string };
+  const prefix = "denokv/other/\x02shown";
+  const at = ["--endpoints", cluster.address("node2")];
+  const { out } = await dkv(["list", prefix, "--json", ...at]);
+  const entry = JSON.parse(out);
+  assertEquals(entry.denoKey, 'denokv/other/["shown", 1, true]');
+  assertEquals(entry.denoValue, '{ a: [ 1, "x" ] }');
+  // A versionstamp is the revision, which rises with every write of anybody.
+  const hex = entry.modRevision.toString(16).padStart(16, "0");
+  assertEquals(versionstamp, `${hex}0000`);
+  await dkv(["put", "between", "x", ...at]);
+  const later = await does(url, [["set", key, 2]]) as { versionstamp: string };
+  assertEquals(
+    Number.parseInt(later.versionstamp.slice(0, 16), 16),
+    entry.modRevision + 2,
+  );
 }
 
 clusterTest("kvconnect: every client, everything", {
@@ -295,7 +453,13 @@ clusterTest("kvconnect: every client, everything", {
 }, async (cluster) => {
   await Promise.all([sameStory(cluster), exchange(cluster)]);
   await refusals(cluster);
-  await Promise.all([expiry(cluster), watches(cluster)]);
+  await Promise.all([
+    expiry(cluster),
+    watches(cluster),
+    wrongTokens(cluster),
+    sums(cluster),
+  ]);
+  await shown(cluster);
   await races(cluster);
   const urls = cluster.ids.map((id) => cluster.httpUrl(id));
   const equal = await run("differ.ts", {
@@ -307,29 +471,265 @@ clusterTest("kvconnect: every client, everything", {
   assertEquals(cluster.output().includes(token), false);
 });
 
+const ONE_DATABASE = { databases: [{ name: "default", tokens: [token] }] };
+
 clusterTest("kvconnect: nodes die, clients do not notice", {
-  kvConnect: { databases: [{ name: "default", tokens: [token] }] },
+  kvConnect: ONE_DATABASE,
 }, async (cluster) => {
   const leader = await cluster.leader();
   const [follower = "", ...rest] = await cluster.followers();
-  await does(cluster, leader, ["set", ["kept"], { a: 1 }]);
-  const urls = [follower, ...rest].map((id) => cluster.httpUrl(id));
-  const load = start("load.ts", { args: ["add", "8", "n", ...urls], token });
-  const watcher = start("watcher.ts", { args: [urls[0]!], token });
-  await new Promise((resolve) => setTimeout(resolve, 1200));
+  const all = cluster.ids.map((id) => cluster.httpUrl(id));
+  const [url = "", ...others] = [follower, ...rest].map((id) =>
+    cluster.httpUrl(id)
+  );
+  await does(cluster.httpUrl(leader), [["set", ["kept"], { a: 1 }]]);
+  // Who is at a node that lives counts exactly; who is behind a balancer may send a sum twice.
+  await using balancer = new Balancer(all);
+  const [add, check] = await Promise.all([
+    incrementers("add", [balancer.url]),
+    incrementers("check", [url, ...others]),
+  ]);
+  const names = await clients();
+  const watchers = names.map((client) =>
+    start("watcher.js", { args: [url], token, client })
+  );
+  await new Promise((resolve) => setTimeout(resolve, 1500));
   await cluster.kill(leader);
   // Of the two that are left, both are asked, and they answer when one of them leads.
-  await does(cluster, follower, ["set", ["w", 1], "later"]);
-  await load.end();
-  const told = JSON.parse(await load.output);
-  assertEquals(told.errors, 0);
-  const value = await run("read.ts", { args: ["n", urls[0]!], token });
-  assertEquals(Number(value), told.acknowledged);
+  await sets(url, ["set", ["w", 1], "later"]);
+  const [added, checked] = await Promise.all([add(), check()]);
+  assertEquals([added.errors, checked.errors], [0, 0]);
+  assertOnce(checked);
+  assertEquals(await does(url, [["get", ["check"]]]), checked.acknowledged);
+  const count = Number(await does(url, [["get", ["add"]]]));
+  assertGreaterOrEqual(count, added.acknowledged);
+  assertGreaterOrEqual(balancer.writes, count);
+  // The package's watch does not survive its node, so it ends here.
+  await sets(url, ["set", ["w", 2], "end"]);
+  for (const { output } of watchers) {
+    const lines = (await output).trim().split("\n");
+    assertEquals(lines.at(-1), '["later","end"]');
+  }
+});
+
+clusterTest("kvconnect: all nodes are killed and come back", {
+  kvConnect: ONE_DATABASE,
+}, async (cluster) => {
+  const [url = ""] = cluster.ids.map((id) => cluster.httpUrl(id));
+  const names = await clients();
+  await Promise.all(
+    names.map((client) =>
+      does(url, [["set", ["kept", client], { a: client }]], { client })
+    ),
+  );
+  await using balancer = new Balancer(
+    cluster.ids.map((id) => cluster.httpUrl(id)),
+  );
+  const check = await incrementers("check", [balancer.url]);
+  const watcher = start("watcher.js", { args: [url], token });
+  await new Promise((resolve) => setTimeout(resolve, 1500));
   await cluster.killAll();
   await Promise.all(cluster.ids.map((id) => cluster.restart(id)));
-  assertEquals(await does(cluster, leader, ["get", ["kept"]]), { a: 1 });
-  // The watch of before goes on.
-  await does(cluster, follower, ["set", ["w", 2], "end"]);
+  // Programs of before go on, and what was acknowledged is there.
+  await sets(url, ["set", ["w", 1], "later"]);
+  const checked = await check();
+  assertEquals(checked.errors, 0);
+  assertOnce({ ...checked, acknowledged: checked.written.length });
+  const count = Number(await does(url, [["get", ["check"]]]));
+  assertGreaterOrEqual(count, checked.acknowledged);
+  assertGreaterOrEqual(checked.attempted, count);
+  for (const client of names) {
+    const steps: Step[] = [["get", ["kept", names.at(-1)]]];
+    assertEquals(await does(url, steps, { client }), { a: names.at(-1) });
+  }
+  await sets(url, ["set", ["w", 2], "end"]);
   const lines = (await watcher.output).trim().split("\n");
   assertEquals(lines.at(-1), '["later","end"]');
 });
+
+/** A write at the leader that is in its log and cannot be committed, because the others stand still. */
+async function stuckWrite(
+  cluster: TestCluster,
+  leader: string,
+): Promise<{ answer: ReturnType<Wire["call"]> }> {
+  const wire = await Wire.open(cluster.httpUrl(leader), token);
+  for (const id of cluster.ids) if (id !== leader) cluster.freeze(id);
+  const { lastIndex } = await cluster.status(leader);
+  const mutation = {
+    key: Buffer.from("\x02stuck\0"),
+    value: { data: Buffer.from(leader), encoding: 3 },
+    mutationType: 1,
+  };
+  const answer = wire.call("atomic_write", { mutations: [mutation] });
+  await eventually(
+    "the write in the log",
+    async () => (await cluster.status(leader)).lastIndex > lastIndex,
+  );
+  return { answer };
+}
+
+clusterTest(
+  "kvconnect: a write under way when its node is told to stop is answered",
+  {
+    kvConnect: ONE_DATABASE,
+  },
+  async (cluster) => {
+    const thaw = (leader: string) => {
+      for (const id of cluster.ids) if (id !== leader) cluster.thaw(id);
+    };
+    const first = await cluster.leader();
+    const done = await stuckWrite(cluster, first);
+    cluster.node(first).kill("SIGTERM");
+    // What comes now is refused and may be sent elsewhere; what came before is waited for.
+    await eventually("a refusal", async () => {
+      const { status, body } = await fetch(cluster.httpUrl(first));
+      await body?.cancel();
+      return status === 503;
+    });
+    thaw(first);
+    const { status, message } = await done.answer;
+    assertEquals([status, message.status], [200, "WRITE_SUCCESS"]);
+    assertEquals((await cluster.node(first).exited).code, 0);
+    await cluster.restart(first);
+
+    // Not for ever: then nobody knows, and the client must not send it again.
+    const second = await cluster.leader();
+    const unknown = await stuckWrite(cluster, second);
+    assertEquals((await cluster.stop(second)).code, 0);
+    const { status: outcome, text } = await unknown.answer;
+    assertEquals(outcome, 409, text);
+    assertMatch(text, /\(OUTCOME_UNKNOWN\)$/m);
+    thaw(second);
+  },
+);
+
+clusterTest("kvconnect: nodes are restarted one by one, no program notices", {
+  kvConnect: ONE_DATABASE,
+}, async (cluster) => {
+  const urls = cluster.ids.map((id) => cluster.httpUrl(id));
+  await using balancer = new Balancer(urls);
+  const [add, check] = await Promise.all([
+    incrementers("add", [balancer.url]),
+    incrementers("check", [balancer.url]),
+  ]);
+  const watchers = (await clients()).map((client) =>
+    start("watcher.js", { args: [balancer.url], token, client })
+  );
+  for (const id of cluster.ids) {
+    assertEquals((await cluster.stop(id)).code, 0);
+    await cluster.restart(id);
+    await cluster.leader();
+  }
+  await sets(balancer.url, ["set", ["w", 2], "end"]);
+  for (const { output } of watchers) {
+    assertEquals((await output).trim().split("\n").at(-1), '[null,"end"]');
+  }
+  const [added, checked] = await Promise.all([add(), check()]);
+  assertEquals([added.errors, checked.errors], [0, 0]);
+  assertOnce({ ...checked, acknowledged: checked.written.length });
+  const count = Number(await does(balancer.url, [["get", ["add"]]]));
+  assertGreaterOrEqual(count, added.acknowledged);
+  assertGreaterOrEqual(balancer.writes, count);
+});
+
+clusterTest("kvconnect: limits are as high as the configuration says", {
+  nodes: 1,
+  kvConnect: {
+    ...ONE_DATABASE,
+    limits: {
+      valueBytesMax: 500_000,
+      payloadBytesMax: 900_000,
+      checksMax: 300,
+      mutationsMax: 2000,
+      rangesMax: 20,
+      entriesMax: 3000,
+      watchedKeysMax: 30,
+    },
+  },
+}, async (cluster) => {
+  const wire = await Wire.open(cluster.httpUrl("node1"), token);
+  const key = (at: number) => Buffer.from(`\x02${at}\0`);
+  const many = <T>(count: number, one: (at: number) => T) =>
+    Array.from({ length: count }, (_, at) => one(at));
+  const set = (at: number, bytes: number) => ({
+    key: key(at),
+    value: { data: Buffer.alloc(bytes, 7), encoding: 3 },
+    mutationType: 1,
+  });
+  const writes = (...mutations: unknown[]) =>
+    wire.call("atomic_write", { mutations });
+  const checks = (count: number) =>
+    wire.call("atomic_write", {
+      checks: many(count, () => ({ key: key(0), versionstamp: "" })),
+    });
+  const reads = (count: number, limit: number) =>
+    wire.call("snapshot_read", {
+      ranges: many(count, () => ({ start: key(0), end: key(1), limit })),
+    });
+  const watches = (count: number) =>
+    wire.call("watch", { keys: many(count, (at) => ({ key: key(at) })) });
+  const cases: [string, () => ReturnType<Wire["call"]>, number][] = [
+    ["300 checks", () => checks(300), 200],
+    ["301 checks", () => checks(301), 400],
+    ["a value of 500,000", () => writes(set(0, 500_000)), 200],
+    ["a value of 500,001", () => writes(set(0, 500_001)), 413],
+    ["899,994 bytes", () => writes(set(0, 499_997), set(1, 399_997)), 200],
+    ["900,001 bytes", () => writes(set(0, 499_997), set(1, 399_998)), 413],
+    ["2,000 changes", () => writes(...many(2000, (at) => set(at, 1))), 200],
+    ["2,001 changes", () => writes(...many(2001, (at) => set(at, 1))), 400],
+    ["20 ranges", () => reads(20, 150), 200],
+    ["21 ranges", () => reads(21, 1), 400],
+    ["3,001 entries", () => reads(1, 3001), 400],
+    ["30 keys watched", () => watches(30), 200],
+    ["31 keys watched", () => watches(31), 400],
+  ];
+  for (const [what, call, status] of cases) {
+    const answer = await call();
+    assertEquals(answer.status, status, `${what}: ${answer.text}`);
+  }
+  const { message } = await wire.call("snapshot_read", {
+    ranges: [{ start: Buffer.of(2), end: Buffer.of(3), limit: 3000 }],
+  });
+  const [range] = message.ranges as { values: unknown[] }[];
+  assertEquals(range?.values.length, 2000);
+});
+
+needs(
+  CLUSTER_NEEDS,
+  "kvconnect: tokens in a file, under the permissions of nodes and of the binary",
+  async () => {
+    await using dir = await tempDir();
+    const tokenFile = `${dir.path}/tokens`;
+    await Deno.writeTextFile(tokenFile, `${TOKENS.npm}\n${token}\n`);
+    await using cluster = await TestCluster.start({
+      nodes: 1,
+      kvConnect: { databases: [{ name: "default", tokenFile }] },
+    });
+    const url = cluster.httpUrl("node1");
+    await does(url, [["set", ["a"], 1]]);
+    const rejected = () => does(url, [], { bearer: TOKENS.node });
+    await assertRejects(rejected, Error, "401");
+    assertEquals(await does(url, [["get", ["a"]]], { bearer: TOKENS.npm }), 1);
+    // A token that is no longer there opens nothing after the next start.
+    assertEquals((await cluster.stop("node1")).code, 0);
+    await Deno.writeTextFile(tokenFile, `${TOKENS.npm}\n`);
+    const options = { permissions: "compile" };
+    const args = ["node", "--id", "node1", "--config", cluster.configPath];
+    const child = startDkv(
+      [...args, "--data", cluster.dataDir("node1")],
+      options,
+    );
+    try {
+      await eventually("the node", () => Wire.open(url, TOKENS.npm));
+      assertEquals(
+        await does(url, [["get", ["a"]]], { bearer: TOKENS.npm }),
+        1,
+      );
+      await assertRejects(() => does(url, [["get", ["a"]]]), Error, "401");
+    } finally {
+      child.kill("SIGTERM");
+      await child.output();
+    }
+  },
+  { sanitizeOps: false, sanitizeResources: false },
+);

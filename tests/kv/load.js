@@ -36,12 +36,13 @@ async function set() {
 const written = [];
 
 /** One attempt: true if it is acknowledged. A check also fails if a lost answer is asked for again. */
-async function attempt(kv, key) {
+async function attempt({ kv, KvU64 }, key) {
   if (mode === "add") return (await kv.atomic().sum(key, 1n).commit()).ok;
   const entry = await kv.get(key);
-  const number = (entry.value ?? 0) + 1;
-  const { ok } = await kv.atomic().check(entry).set(key, number).commit();
-  if (ok) written.push(number);
+  // Not a number: what Deno serializes, an older Node cannot read.
+  const next = new KvU64((entry.value?.value ?? 0n) + 1n);
+  const { ok } = await kv.atomic().check(entry).set(key, next).commit();
+  if (ok) written.push(Number(next.value));
   return ok;
 }
 
@@ -52,18 +53,18 @@ async function increment() {
   void inputEnd().then(() => isOver = true);
   let [acknowledged, attempted, errors, longestMs] = [0, 0, 0, 0];
   await Promise.all(Array.from({ length: Number(first) }, async (_, at) => {
-    const { kv } = await open(urls[at % urls.length]);
+    const client = await open(urls[at % urls.length]);
     while (!isOver) {
       attempted++;
       const started = performance.now();
       try {
-        if (await attempt(kv, key)) acknowledged++;
+        if (await attempt(client, key)) acknowledged++;
       } catch {
         errors++;
       }
       longestMs = Math.max(longestMs, performance.now() - started);
     }
-    kv.close();
+    client.kv.close();
   }));
   longestMs = Math.round(longestMs);
   return { acknowledged, attempted, errors, longestMs, written };

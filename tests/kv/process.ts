@@ -53,7 +53,10 @@ export function start(name: string, options: ProgramOptions): Program {
     if (success) return text;
     throw new Error(`${name} failed: ${text}${decoder.decode(stderr)}`);
   };
-  return { end: () => child.stdin.close(), output: read() };
+  const output = read();
+  // It may fail before anybody waits for it.
+  output.catch(() => {});
+  return { end: () => child.stdin.close(), output };
 }
 
 /** Runs a program to its end. */
@@ -70,7 +73,10 @@ export async function run(
 /** Where Node finds the package, which has no others below it. */
 let nodePackage = "";
 
-/** The clients that can be tested here: without Node, those in Deno. */
+/**
+ * The clients that can be tested here: without Node, those in Deno. What the last one serializes all
+ * of them can read.
+ */
 export async function clients(): Promise<readonly Client[]> {
   if (!has(["node"])) return ["builtin", "npm"];
   const { stdout, stderr, success } = await new Deno.Command("deno", {

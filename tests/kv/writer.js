@@ -22,7 +22,11 @@ for (const [what, key, value, ms] of JSON.parse(json)) {
       break;
     case "get": {
       const found = (await kv.get(key)).value;
-      last = found instanceof KvU64 ? Number(found.value) : found;
+      last = found instanceof KvU64
+        ? Number(found.value)
+        : typeof found === "bigint"
+        ? `${found}n`
+        : found;
       break;
     }
     case "gone": {
