@@ -8,6 +8,7 @@ import type {
   Compare,
   KeyRange,
   ModifyOperation,
+  MutateRequest,
   Operation,
   PutOperation,
   RangeOperation,
@@ -19,6 +20,7 @@ import { LIMITS } from "../config.ts";
 import { unreachable } from "../errors.ts";
 import type { RangeResult } from "../ranges.ts";
 import type { ListOptions, OperationResult, Result } from "../store.ts";
+import { mutateModel } from "./kvmodel.ts";
 
 export interface ModelEvent {
   readonly type: "put" | "delete";
@@ -147,12 +149,35 @@ export class Model {
       case "identify":
         return { type: "done" };
       case "mutate":
+        return this.#mutate(request);
       case "changeUsers":
-        // Their oracles are Deno's own store and etcd.
+        // Its oracle is etcd.
         throw new Refusal("INTERNAL");
       default:
         return unreachable(request);
     }
+  }
+
+  #mutate(request: MutateRequest): Result {
+    const outcome = mutateModel(request, {
+      now: this.now,
+      revision: this.revision + 1,
+      valueBytesMax: this.#valueBytesMax,
+    });
+    if ("refused" in outcome) throw new Refusal(outcome.refused);
+    if ("changes" in outcome) {
+      this.#run(outcome.changes.map(([key, value]) =>
+        value === null
+          ? {
+            type: "delete",
+            range: { start: key, end: `${key}\0` },
+            returnPrevious: false,
+          }
+          : { type: "put", key, value, lease: 0n, returnPrevious: false }
+      ));
+    }
+    const { failedChecks = [] } = "failedChecks" in outcome ? outcome : {};
+    return { type: "mutate", revision: this.revision, failedChecks };
   }
 
   /** Runs operations on a copy; it becomes the next revision if anything changed. */

@@ -5,10 +5,12 @@
  */
 
 import { assertEquals, assertThrows } from "@std/assert";
+import { serialize } from "node:v8";
 import fc from "fast-check";
 import type {
   Compare,
   KeyRange,
+  MutateRequest,
   Operation,
   Request,
   StoredEntry,
@@ -17,6 +19,7 @@ import { DkvError } from "../errors.ts";
 import { EMPTY_STATE, type Result, Store } from "../store.ts";
 import { rangeReads, runs, transactions } from "./arbitrary.ts";
 import { FakeRows, TEST_LIMITS } from "./fake_rows.ts";
+import { stamp } from "./kvmodel.ts";
 import { Model, type ModelEvent } from "./model.ts";
 
 const ALL: KeyRange = { start: "", end: null };
@@ -107,7 +110,104 @@ const compare: fc.Arbitrary<Compare> = fc.oneof(
   fc.record({ ...condition, end: fc.option(bound) }),
 );
 const someLease = fc.constantFrom(1n, 2n, 2n ** 62n);
+
+/** Stands for the versionstamp that a key of the database has before the batch. */
+const PRESENT = "present";
+const kvKey = fc.constantFrom("x", "y", "\0");
+/** What is one, what is none, and what is too large when something is added. */
+const v8Number = fc.oneof(
+  fc.constantFrom<unknown>(0, 1, -1, 3, 2 ** 31, -0.5, NaN, Infinity),
+  fc.constantFrom<unknown>(0n, 1n, -1n, 2n ** 64n - 1n, -(2n ** 64n)),
+  fc.constantFrom<unknown>(2n ** 127n, 2n ** 128n - 1n),
+).map((one) => new Uint8Array(serialize(one)));
+const kvValue = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: v8Number.map((data) => ({ encoding: "v8" as const, data })),
+  },
+  {
+    weight: 3,
+    arbitrary: uint64.map((data) => ({ encoding: "u64" as const, data })),
+  },
+  bytes.map((data) => ({ encoding: "bytes" as const, data })),
+  fc.constant({
+    encoding: "v8" as const,
+    data: new Uint8Array(serialize("1")),
+  }),
+);
+const limit = fc.oneof(
+  { weight: 2, arbitrary: fc.constant(new Uint8Array(0)) },
+  v8Number,
+);
+const expireAtMs = fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 12 }));
+const mutation: fc.Arbitrary<MutateRequest["mutations"][number]> = fc.oneof(
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      type: fc.constantFrom(
+        "set" as const,
+        "set" as const,
+        "setSuffixed" as const,
+      ),
+      key: kvKey,
+      value: kvValue,
+      expireAtMs,
+    }),
+  },
+  fc.record({ type: fc.constant("delete" as const), key: kvKey }),
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      type: fc.constant("sum" as const),
+      key: kvKey,
+      value: kvValue,
+      min: limit,
+      max: limit,
+      clamp: fc.boolean(),
+    }),
+  },
+  fc.record({
+    type: fc.constantFrom("min" as const, "max" as const),
+    key: kvKey,
+    value: kvValue,
+  }),
+);
+const sweep = fc.record({
+  type: fc.constant("expire" as const),
+  key: kvKey,
+  expireAtMs: fc.integer({ min: 1, max: 12 }),
+});
+const mutate: fc.Arbitrary<MutateRequest> = fc.record({
+  type: fc.constant("mutate" as const),
+  database: fc.constantFrom("d", "d", "e"),
+  nowMs: fc.nat(12),
+  checks: fc.array(
+    fc.record({
+      key: kvKey,
+      versionstamp: fc.oneof(
+        { weight: 3, arbitrary: fc.constant(PRESENT) },
+        fc.constant(""),
+        fc.nat(12).map(stamp),
+      ),
+    }),
+    { maxLength: 2 },
+  ),
+  mutations: fc.oneof(
+    { weight: 4, arbitrary: fc.array(mutation, { maxLength: 4 }) },
+    fc.array(sweep, { minLength: 1, maxLength: 3 }),
+  ),
+});
+/** Somebody writes past Deno KV. */
+const strange = fc.record({
+  type: fc.constant("put" as const),
+  key: fc.constantFrom("denokv/d/x", "denokv/d/y"),
+  value: fc.oneof(bytes, kvValue.map(({ data }) => data)),
+  lease,
+  returnPrevious,
+});
 const request: fc.Arbitrary<Request> = fc.oneof(
+  { weight: 6, arbitrary: mutate },
+  { weight: 1, arbitrary: strange },
   { weight: 5, arbitrary: put },
   { weight: 2, arbitrary: deletion },
   {
@@ -176,6 +276,24 @@ function plain(value: unknown): unknown {
 /** Values grow beyond this by a few appends. */
 const LIMITS = { ...TEST_LIMITS, valueBytesMax: 24 };
 
+/** The request with the versionstamps that keys have at this moment. */
+function withStamps(
+  request: Request,
+  now: ReadonlyMap<string, StoredEntry>,
+): Request {
+  if (request.type !== "mutate") return request;
+  const { database } = request;
+  const checks = request.checks.map(({ key, versionstamp }) => {
+    const entry = now.get(`denokv/${database}/${key}`);
+    const present = entry === undefined ? "" : stamp(entry.modRevision);
+    return {
+      key,
+      versionstamp: versionstamp === PRESENT ? present : versionstamp,
+    };
+  });
+  return { ...request, checks };
+}
+
 /** A store and its twin, which gets the same log but is never reloaded and never removes rows. */
 class Pair {
   readonly model = new Model(LIMITS);
@@ -206,7 +324,9 @@ class Pair {
 
   #batch(requests: readonly Request[]): void {
     this.model.tick(this.#timeMs);
-    this.#apply(requests, requests.map((request) => this.model.apply(request)));
+    const { now } = this.model;
+    const resolved = requests.map((request) => withStamps(request, now));
+    this.#apply(resolved, resolved.map((request) => this.model.apply(request)));
   }
 
   #apply(requests: readonly Request[] | null, expected: unknown[]): void {

@@ -29,6 +29,8 @@ export interface Program {
   end(): Promise<void>;
   /** What it printed; rejects with that if it failed. */
   readonly output: Promise<string>;
+  /** Resolves when it has printed this. */
+  printed(text: string): Promise<void>;
 }
 
 /** Starts a program. */
@@ -47,16 +49,29 @@ export function start(name: string, options: ProgramOptions): Program {
     stdout: "piped",
     stderr: "piped",
   }).spawn();
+  let text = "";
+  let tell = () => {};
   const read = async () => {
-    const { success, stdout, stderr } = await child.output();
-    const text = decoder.decode(stdout);
-    if (success) return text;
-    throw new Error(`${name} failed: ${text}${decoder.decode(stderr)}`);
+    const stderr = new Response(child.stderr).text();
+    for await (const chunk of child.stdout) {
+      text += decoder.decode(chunk);
+      tell();
+    }
+    if ((await child.status).success) return text;
+    throw new Error(`${name} failed: ${text}${await stderr}`);
   };
   const output = read();
   // It may fail before anybody waits for it.
   output.catch(() => {});
-  return { end: () => child.stdin.close(), output };
+  const printed = (wanted: string) => {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    tell = () => text.includes(wanted) && resolve();
+    tell();
+    const end = () => reject(new Error(`${name} ended without ${wanted}`));
+    output.then(end, reject);
+    return promise;
+  };
+  return { end: () => child.stdin.close(), output, printed };
 }
 
 /** Runs a program to its end. */
