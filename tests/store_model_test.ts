@@ -113,11 +113,11 @@ const someLease = fc.constantFrom(1n, 2n, 2n ** 62n);
 
 /** Stands for the versionstamp that a key of the database has before the batch. */
 const PRESENT = "present";
-const kvKey = fc.constantFrom("x", "y", "\0");
+const kvKey = fc.constantFrom("x", "x", "y");
 /** What is one, what is none, and what is too large when something is added. */
 const v8Number = fc.oneof(
   fc.constantFrom<unknown>(0, 1, -1, 3, 2 ** 31, -0.5, NaN, Infinity),
-  fc.constantFrom<unknown>(0n, 1n, -1n, 2n ** 64n - 1n, -(2n ** 64n)),
+  fc.constantFrom<unknown>(0n, 1n, -1n, 2n ** 64n - 1n, 2n ** 64n),
   fc.constantFrom<unknown>(2n ** 127n, 2n ** 128n - 1n),
 ).map((one) => new Uint8Array(serialize(one)));
 const kvValue = fc.oneof(
@@ -139,7 +139,7 @@ const limit = fc.oneof(
   { weight: 2, arbitrary: fc.constant(new Uint8Array(0)) },
   v8Number,
 );
-const expireAtMs = fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 12 }));
+const expireAtMs = fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 4 }));
 const mutation: fc.Arbitrary<MutateRequest["mutations"][number]> = fc.oneof(
   {
     weight: 2,
@@ -175,12 +175,12 @@ const mutation: fc.Arbitrary<MutateRequest["mutations"][number]> = fc.oneof(
 const sweep = fc.record({
   type: fc.constant("expire" as const),
   key: kvKey,
-  expireAtMs: fc.integer({ min: 1, max: 12 }),
+  expireAtMs: fc.integer({ min: 1, max: 4 }),
 });
 const mutate: fc.Arbitrary<MutateRequest> = fc.record({
   type: fc.constant("mutate" as const),
-  database: fc.constantFrom("d", "d", "e"),
-  nowMs: fc.nat(12),
+  database: fc.constantFrom("d", "d", "d", "e"),
+  nowMs: fc.nat(5),
   checks: fc.array(
     fc.record({
       key: kvKey,
@@ -513,7 +513,7 @@ Deno.test("store: does what the model does, through reloads and removal of rows"
       pair.checkHistory(eventsMax);
     },
   );
-  fc.assert(property, runs(200));
+  fc.assert(property, runs(500));
 });
 
 Deno.test("store: after removal there is nothing left that no read can reach", () => {
