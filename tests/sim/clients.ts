@@ -27,6 +27,7 @@ import {
   type Query,
   type QueryAnswer,
 } from "./history.ts";
+import { anyWrite, COUNT_KEY, countUp, dueRange, sweep } from "./kvwrites.ts";
 import type { Machine } from "./machine.ts";
 import type { Oracle } from "./oracle.ts";
 import type { Random } from "./random.ts";
@@ -71,6 +72,10 @@ type Answer =
 /** After so many attempts a client gives up. */
 const ATTEMPTS_MAX = 6;
 const LEASE_TTL_MS = [1000, 2000, 4000] as const;
+/** How far the wall clocks of nodes that take writes of Deno KV are apart. */
+const WALL_CLOCK_MS = 500;
+/** How many entries of Deno KV a sweep removes. */
+const SWEPT_MAX = 5;
 
 /** One client. */
 export class Client {
@@ -87,12 +92,21 @@ export class Client {
   readonly #seen = new Map<string, string>();
   #lease = 0n;
   #leases = 0;
+  readonly #isOfDenoKv: boolean;
+  #counts = 0;
 
   constructor(
-    options: { name: string; plan: ClientPlan; random: Random },
+    options: {
+      name: string;
+      plan: ClientPlan;
+      random: Random;
+      /** It makes atomic writes, and nothing else but reads. */
+      isOfDenoKv: boolean;
+    },
     host: ClientHost,
   ) {
     this.name = options.name;
+    this.#isOfDenoKv = options.isOfDenoKv;
     this.#plan = options.plan;
     this.#random = options.random;
     this.#host = host;
@@ -116,7 +130,41 @@ export class Client {
     });
   }
 
+  #askDenoKv(): void {
+    const random = this.#random;
+    const nowMs = this.#host.clock.nowMs + random.below(WALL_CLOCK_MS);
+    const linearizable = { revision: 0, isLinearizable: true };
+    switch (random.below(8)) {
+      case 0:
+      case 1:
+      case 2:
+      case 3:
+        return this.#query(
+          { range: only(COUNT_KEY), ...linearizable },
+          ({ entries: [entry] }) => {
+            const name = `${this.name}.${++this.#counts}`;
+            this.#write(countUp(entry, { name, nowMs }));
+          },
+        );
+      case 4:
+        return this.#query(
+          { range: dueRange(nowMs), ...linearizable },
+          ({ entries }) => {
+            const due = entries.slice(0, SWEPT_MAX);
+            this.#write(sweep(due, nowMs));
+          },
+        );
+      case 5:
+        return this.#read({ start: "denokv", end: null }, {
+          isLinearizable: random.chance(500),
+        });
+      default:
+        return this.#write(anyWrite(random, nowMs));
+    }
+  }
+
   #ask(): void {
+    if (this.#isOfDenoKv) return this.#askDenoKv();
     const random = this.#random;
     const key = `k${random.below(this.#plan.keys)}.${
       // Few operations on each key keep the search for an order short.
@@ -328,7 +376,8 @@ export class Client {
     // Who sends no id asks once, and lives with not knowing.
     const isPlain = request?.type === "put" || request?.type === "delete" ||
       request?.type === "transact";
-    const isBare = isPlain && this.#random.chance(100);
+    const isBare = request?.type === "mutate" ||
+      isPlain && this.#random.chance(100);
     if (request !== null && !isBare) {
       const sequence = ++this.#sequence;
       writeId = { client: this.name, sequence, doneBelow: sequence };

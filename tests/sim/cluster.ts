@@ -142,11 +142,21 @@ export class Cluster {
 
   #makeClients(): Client[] {
     const { plan } = this;
-    return Array.from({ length: plan.clients }, (_, i) => {
-      const name = `c${i + 1}`;
+    const make = (name: string, isOfDenoKv: boolean) => {
       const random = new Random(plan.seed, name);
-      return new Client({ name, plan: plan.client, random }, this);
-    });
+      const options = { name, plan: plan.client, random, isOfDenoKv };
+      return new Client(options, this);
+    };
+    return [
+      ...Array.from(
+        { length: plan.clients },
+        (_, i) => make(`c${i + 1}`, false),
+      ),
+      ...Array.from(
+        { length: plan.kvClients },
+        (_, i) => make(`d${i + 1}`, true),
+      ),
+    ];
   }
 
   #makeWatches(): WatchClient[] {
@@ -242,7 +252,7 @@ export class Cluster {
     for (const watch of this.#watches) watch.afterTurn(machine);
     checkBounds(machine, {
       nowMs: this.clock.nowMs,
-      clients: this.plan.clients,
+      clients: this.plan.clients + this.plan.kvClients,
       timeoutMs: this.plan.client.timeoutMs,
     });
     (machine.group!.core as Replicate).assertInvariants();

@@ -14,6 +14,7 @@ import type {
   WriteId,
 } from "../../batch.ts";
 import type { Result } from "../../results.ts";
+import { checkCounts } from "./kvwrites.ts";
 import { isSameEntry, show, textOf } from "./checks/states.ts";
 import {
   check,
@@ -119,6 +120,7 @@ export class History {
     this.#checkFailed();
     this.#checkRegisters();
     this.#checkCounter();
+    checkCounts(this.operations, this.#oracle);
   }
 
   #checkAnswer(operation: Operation, { entries, revision }: QueryAnswer): void {
@@ -152,6 +154,14 @@ export class History {
 
   #checkResult(operation: Operation, result: Result): void {
     const { client, writeId, request, floorRevision } = operation;
+    if (request?.type === "mutate" && result.type === "mutate") {
+      must(
+        result.revision >= floorRevision,
+        "writes in real-time order",
+        () => `${client} mutate got revision ${result.revision}`,
+      );
+      this.#acknowledged(result.revision);
+    }
     if (writeId === null) return;
     const applied = this.#oracle.writes.get(`${client}/${writeId.sequence}`);
     must(

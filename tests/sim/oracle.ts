@@ -116,7 +116,7 @@ export class Oracle {
     const before = model.revision;
     const result = model.apply(request) as Result;
     const isWrite = request.type === "put" || request.type === "delete" ||
-      request.type === "transact";
+      request.type === "transact" || request.type === "mutate";
     const isRevision = model.revision !== before;
     const isChange = isWrite ? isRevision : result.type !== "error";
     const applied = { index, command, result, isChange, isRevision };

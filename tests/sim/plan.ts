@@ -86,6 +86,8 @@ export interface Plan {
   readonly clockRates: readonly number[];
   readonly network: NetworkPlan;
   readonly clients: number;
+  /** Clients of Deno KV: in some runs alone. */
+  readonly kvClients: number;
   readonly watches: number;
   readonly client: ClientPlan;
   /** Mean time between two of a kind; absent: never. */
@@ -130,6 +132,9 @@ export function planOf(seed: number, without: Without = {}): Plan {
   const limits = random.chance(500) ? {} : drawLimits(random);
   const clients = random.between(2, 6);
   const watches = random.between(0, 4);
+  // A stream of its own: runs without them are what they were.
+  const kv = new Random(seed, "atomic writes");
+  const kvClients = kv.pick([0, 0, 1, 3]);
   const faults = drawFaults(random, { machines, founders });
   for (const fault of without.faults ?? []) faults.delete(fault);
   return {
@@ -144,6 +149,7 @@ export function planOf(seed: number, without: Without = {}): Plan {
       ? { ...network, losses: 0, duplicates: 0, isReordering: false }
       : network,
     clients: without.clients ?? clients,
+    kvClients,
     watches: without.watches ?? watches,
     client,
     faults,
