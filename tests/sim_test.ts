@@ -1,8 +1,10 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import type { Result } from "../results.ts";
 import { needs } from "./needs.ts";
 import { outcomeOf } from "./outcome.ts";
 import { Clock } from "./sim/clock.ts";
 import { COUNTER, History, type Operation } from "./sim/history.ts";
+import { checkCounts, countUp } from "./sim/kvwrites.ts";
 import { MUTANTS } from "./sim/mutants.ts";
 import { Oracle } from "./sim/oracle.ts";
 import { FAULTS, planOf } from "./sim/plan.ts";
@@ -102,6 +104,32 @@ needs(["read"], "sim: every mutant fits the source", () => {
     const source = Deno.readTextFileSync(file);
     assertEquals(source.split(find).length, 2, name);
   }
+});
+
+Deno.test("sim: counts of Deno KV that are not as told are refused", () => {
+  const oracle = new Oracle();
+  const history = new History(oracle);
+  const request = countUp(undefined, { name: "d1.1", nowMs: 0 });
+  const result = oracle.model.apply(request) as Result;
+  const called = { client: "d1", writeId: null, query: null, callMs: 0 };
+  const operation = history.begin({ ...called, request });
+  const finish = (told: Partial<Operation>) =>
+    checkCounts([{ ...operation, return: 2, ...told }], oracle);
+  finish({ outcome: "ok", result });
+  finish({ outcome: "unknown" });
+  const wrong: Partial<Operation>[] = [
+    { outcome: "failed" },
+    { outcome: "ok", result: { ...result, revision: 3 } as Result },
+    { outcome: "ok", result: { ...result, failedChecks: [0] } as Result },
+  ];
+  for (const told of wrong) {
+    const error = assertThrows(() => finish(told), Violation);
+    assertMatch(error.message, /^checked writes as told: /);
+  }
+  // A write whose check nobody made.
+  oracle.model.apply({ ...request, checks: [] });
+  const error = assertThrows(() => finish({ outcome: "unknown" }), Violation);
+  assertMatch(error.message, /^checked writes once: "1 d1\.1"/);
 });
 
 Deno.test("sim: a read of what nobody wrote is refused", () => {
