@@ -277,3 +277,15 @@ Deno.test("mutations: an expiry follows its entry", () => {
   store.write([{ type: "delete", key: "a" }]);
   assertEquals(store.expiries(), []);
 });
+
+Deno.test("mutations: an expiry that nothing stands behind is removed", () => {
+  const store = new Store();
+  store.write([set("a", TEXT, NOW + 10)]);
+  // Somebody writes past Deno KV, and the expiry stays.
+  const key = entryKey("db", "a");
+  const value = new Uint8Array([9, 9]);
+  store.entries.set(key, { ...store.entries.get(key)!, value });
+  const sweep = [{ type: "expire", key: "a", expireAtMs: NOW + 10 } as const];
+  assertEquals(store.write(sweep, { nowMs: NOW + 20 }), "ok");
+  assertEquals([store.has("a"), store.expiries()], [true, []]);
+});
