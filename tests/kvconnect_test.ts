@@ -191,6 +191,13 @@ async function refusals(cluster: TestCluster): Promise<void> {
   for (const [what, body, expected] of bad) {
     assertEquals(await status("atomic_write", hex(body)), expected, what);
   }
+  const queue = hex("1a 03 0a 01 61");
+  const { text } = await post(`${url}/v2/atomic_write`, {
+    bearer,
+    headers,
+    body: queue,
+  });
+  assertEquals(text, "Queues are not served: enqueue() is refused\n");
   const large = new Uint8Array(9 * 1024 * 1024);
   assertEquals(await status("atomic_write", large), 413);
   assertEquals(await status("snapshot_read", hex("0a 00")), 400);
@@ -631,6 +638,58 @@ clusterTest("kvconnect: nodes are restarted one by one, no program notices", {
   assertGreaterOrEqual(balancer.writes, count);
 });
 
+/** However many pages it takes, a read is of one revision, and so are its ranges. */
+async function oneRevision(cluster: TestCluster): Promise<void> {
+  const wire = await Wire.open(cluster.httpUrl("node1"), token);
+  const keys = Array.from({ length: 12 }, (_, at) => {
+    return Buffer.from(`\x02big\0\x02${String.fromCharCode(97 + at)}\0`);
+  });
+  let isOver = false;
+  const write = async () => {
+    for (let round = 0; !isOver; round++) {
+      const mutations = keys.map((key) => ({
+        key,
+        value: { data: Buffer.alloc(60_000, round), encoding: 3 },
+        mutationType: 1,
+      }));
+      const { status } = await wire.call("atomic_write", { mutations });
+      assertEquals(status, 200);
+    }
+  };
+  const writing = Promise.all([write(), write(), write(), write()]);
+  const stamps = new Set<string>();
+  const bounds = {
+    start: Buffer.from("\x02big\0\0"),
+    end: Buffer.from("\x02big\0\xff", "latin1"),
+  };
+  try {
+    while (stamps.size < 40) {
+      const ranges = [false, true, false].map((reverse) => ({
+        ...bounds,
+        limit: 100,
+        reverse,
+      }));
+      const { message } = await wire.call("snapshot_read", { ranges });
+      const read = message.ranges as {
+        values: { key: string; versionstamp: string }[];
+      }[];
+      const all = read.flatMap(({ values }) => values);
+      if (all.length === 0) continue;
+      const names = keys.map((key) => key.toString("base64"));
+      assertEquals(
+        read.map(({ values }) => values.map(({ key }) => key)),
+        [names, names.toReversed(), names],
+      );
+      const found = new Set(all.map(({ versionstamp }) => versionstamp));
+      assertEquals(found.size, 1);
+      stamps.add(all[0]!.versionstamp);
+    }
+  } finally {
+    isOver = true;
+    await writing;
+  }
+}
+
 clusterTest("kvconnect: limits are as high as the configuration says", {
   nodes: 1,
   kvConnect: {
@@ -691,6 +750,7 @@ clusterTest("kvconnect: limits are as high as the configuration says", {
   });
   const [range] = message.ranges as { values: unknown[] }[];
   assertEquals(range?.values.length, 2000);
+  await oneRevision(cluster);
 });
 
 needs(
