@@ -54,8 +54,6 @@ export function mutateModel(
 
   const after: Values = new Map();
   const over = new Set<string>();
-  const expiry = (key: string, { expireAtMs }: { expireAtMs: number }) =>
-    `denokv.expiry/${database}/${number(expireAtMs)}${key}`;
   // Keys are changed in the order in which the write speaks of them first.
   const order = [...checks.map(({ key }) => key)];
   for (const mutation of mutations) {
@@ -66,7 +64,7 @@ export function mutateModel(
     if (mutation.type === "expire") {
       const value = stored(key);
       if (value?.expireAtMs !== mutation.expireAtMs) {
-        over.add(expiry(key, mutation));
+        over.add(expiryName(key, { ...mutation, database }));
       } else if (seen(key) === null) after.set(key, null);
       continue;
     }
@@ -80,8 +78,32 @@ export function mutateModel(
     after.set(key, next);
   }
 
+  const changes = differences(new Set(order), {
+    database,
+    after,
+    stored,
+    over: [...over],
+  }).filter(([key, value]) => value !== null || now.has(key));
+  const isSweep = mutations.some(({ type }) => type === "expire");
+  if (changes.length === 0 && !isSweep) {
+    changes.push([`denokv.commits/${database}`, new Uint8Array(0)]);
+  }
+  return { changes };
+}
+
+/** What to put and delete; an expiry that is deleted need not be there. */
+function differences(
+  keys: Iterable<string>,
+  { database, after, stored, over }: {
+    database: string;
+    after: Values;
+    stored: (key: string) => Value | null;
+    over: readonly string[];
+  },
+): [string, Uint8Array | null][] {
   const changes: [string, Uint8Array | null][] = [];
-  for (const key of new Set(order)) {
+  const gone = new Set(over);
+  for (const key of keys) {
     if (!after.has(key)) continue;
     const [before, next] = [stored(key), after.get(key)!];
     if (next !== null || before !== null) {
@@ -89,18 +111,22 @@ export function mutateModel(
     }
     if ((before?.expireAtMs ?? 0) === (next?.expireAtMs ?? 0)) continue;
     if (before !== null && before.expireAtMs !== 0) {
-      over.add(expiry(key, before));
+      gone.add(expiryName(key, { ...before, database }));
     }
     if (next !== null && next.expireAtMs !== 0) {
-      changes.push([expiry(key, next), new Uint8Array(0)]);
+      const name = expiryName(key, { ...next, database });
+      changes.push([name, new Uint8Array(0)]);
     }
   }
-  for (const key of over) if (now.has(key)) changes.push([key, null]);
-  const isSweep = mutations.some(({ type }) => type === "expire");
-  if (changes.length === 0 && !isSweep) {
-    changes.push([`denokv.commits/${database}`, new Uint8Array(0)]);
-  }
-  return { changes };
+  for (const key of gone) changes.push([key, null]);
+  return changes;
+}
+
+function expiryName(
+  key: string,
+  { database, expireAtMs }: { database: string; expireAtMs: number },
+): string {
+  return `denokv.expiry/${database}/${number(expireAtMs)}${key}`;
 }
 
 function changed(
