@@ -128,6 +128,7 @@ const V8_VERSION = 0xff;
 const WRITTEN_VERSION = 15;
 const TAG = { int32: 0x49, uint32: 0x55, double: 0x4e, bigint: 0x5a } as const;
 const DIGIT_BYTES = 8;
+const NAN_BITS = 0x7ff8000000000000n;
 
 /** A number or a bigint that V8 serialized; null for anything else. */
 export function readV8Number(data: Uint8Array): Operand | null {
@@ -172,7 +173,10 @@ function readV8Bigint(data: Uint8Array, at: number): Operand | null {
 function writeV8Double(value: number): Uint8Array {
   const data = new Uint8Array(3 + 8);
   data.set([V8_VERSION, WRITTEN_VERSION, TAG.double]);
-  viewOf(data).setFloat64(3, value, true);
+  const view = viewOf(data);
+  view.setFloat64(3, value, true);
+  // Which bits a NaN has depends on the processor and on how far V8 has compiled: replicas must agree.
+  if (Number.isNaN(value)) view.setBigUint64(3, NAN_BITS, true);
   return data;
 }
 

@@ -251,6 +251,8 @@ function numeric(
 function numericValue(value: number | bigint): Value {
   const data = typeof value === "bigint"
     ? [...serialize(value)]
+    : Number.isNaN(value)
+    ? [255, 15, 0x4e, 0, 0, 0, 0, 0, 0, 0xf8, 0x7f]
     : [255, 15, 0x4e, ...new Uint8Array(Float64Array.of(value).buffer)];
   return { encoding: "v8", data, expireAtMs: 0 };
 }

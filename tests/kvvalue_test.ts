@@ -134,3 +134,14 @@ Deno.test("kvvalue: versionstamps rise with revisions", () => {
   const stamps = revisions.map(versionstampOf);
   assertEquals([...stamps].sort(), stamps);
 });
+
+Deno.test("kvvalue: there is one NaN, whatever bits the processor gave it", () => {
+  for (const bits of [0xfff8000000000000n, 0x7ff8000000000001n]) {
+    const [value = 0] = new Float64Array(BigUint64Array.of(bits).buffer);
+    const { data } = fromOperand({ type: "number", value });
+    assertEquals(
+      [...data],
+      [0xff, 15, 0x4e, 0, 0, 0, 0, 0, 0, 0xf8, 0x7f],
+    );
+  }
+});
