@@ -309,14 +309,36 @@ export function nodeOf(config: Config, id: string): NodeConfig {
 }
 
 /**
- * The cluster's identity in 64 hexadecimal digits: its name and its nodes' ids in any order.
- * Addresses are left out, because a node may move and because two nodes may reach a third under
+ * The identity of a cluster's founding in 64 hexadecimal digits: its name and its founders' ids in any
+ * order. Addresses are left out, because a node may move and because two nodes may reach a third under
  * different addresses.
  */
-export function fingerprint(config: Config): string {
-  const ids = config.nodes.map((node) => node.id).sort();
-  return createHash("sha256").update(JSON.stringify([config.cluster, ids]))
+export function fingerprint(cluster: string, ids: readonly string[]): string {
+  return createHash("sha256").update(JSON.stringify([cluster, ids.toSorted()]))
     .digest("hex");
+}
+
+/** True for `host:port` as a configuration file may have it. */
+export function isAddress(text: string): boolean {
+  try {
+    parseAddress(new Field("", "", text));
+    return true;
+  } catch (error) {
+    if (error instanceof DkvError) return false;
+    throw error;
+  }
+}
+
+/** True if two addresses are spellings of the same place. */
+export function isSameAddress(one: string, other: string): boolean {
+  return one === other ||
+    isAddress(one) && isAddress(other) && spelled(one) === spelled(other);
+}
+
+/** The one spelling of an address that stands for all. */
+function spelled(address: string): string {
+  const { host, port } = parseAddress(new Field("", "", address));
+  return `${placeOf(host)}:${port}`;
 }
 
 /** The settings of a file that names none. */

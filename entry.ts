@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Configuration, Entry, Index, Term } from "./message.ts";
+import type { Configuration, Entry, Index, Place, Term } from "./message.ts";
 import { DkvError, unreachable } from "./errors.ts";
 import {
   Fields,
@@ -13,6 +13,7 @@ import {
   putBytes,
   putInteger,
   putNested,
+  putText,
   putTexts,
   type Writer,
 } from "./fields.ts";
@@ -30,6 +31,36 @@ export function putConfiguration(
   putTexts(writer, 3, configuration.learners);
   putTexts(writer, 4, configuration.learnersNext);
   putTexts(writer, 5, configuration.learnersHeld ?? []);
+  putPlaces(writer, 6, configuration.places ?? []);
+}
+
+/** Writes places, each a `Place`. */
+export function putPlaces(
+  writer: Writer,
+  field: number,
+  places: readonly Place[],
+): void {
+  for (const { member, address, invitedAs = "" } of places) {
+    putNested(writer, field, () => {
+      putText(writer, 1, member);
+      putText(writer, 2, address);
+      putText(writer, 3, invitedAs);
+    });
+  }
+}
+
+/** Reads a `Place`. */
+export function readPlace(fields: Fields): Place {
+  let member = "";
+  let address = "";
+  let invitedAs = "";
+  while (fields.next()) {
+    if (fields.number === 1) member = fields.text();
+    else if (fields.number === 2) address = fields.text();
+    else if (fields.number === 3) invitedAs = fields.text();
+    else fields.skip();
+  }
+  return { member, address, ...(invitedAs === "" ? {} : { invitedAs }) };
 }
 
 /** Reads a `Configuration`; one without voters is malformed. */
@@ -39,19 +70,28 @@ export function readConfiguration(fields: Fields): Configuration {
   const learners: string[] = [];
   const learnersNext: string[] = [];
   const held: string[] = [];
+  const places: Place[] = [];
   while (fields.next()) {
     if (fields.number === 1) voters.push(fields.text());
     else if (fields.number === 2) votersOutgoing.push(fields.text());
     else if (fields.number === 3) learners.push(fields.text());
     else if (fields.number === 4) learnersNext.push(fields.text());
     else if (fields.number === 5) held.push(fields.text());
-    else fields.skip();
+    else if (fields.number === 6) {
+      places.push(readPlace(fields.nested("Place")));
+    } else fields.skip();
   }
   if (voters.length === 0) {
     throw new DkvError("MALFORMED", "Configuration has no voters");
   }
-  const learnersHeld = held.length === 0 ? {} : { learnersHeld: held };
-  return { voters, votersOutgoing, learners, learnersNext, ...learnersHeld };
+  return {
+    voters,
+    votersOutgoing,
+    learners,
+    learnersNext,
+    ...(held.length === 0 ? {} : { learnersHeld: held }),
+    ...(places.length === 0 ? {} : { places }),
+  };
 }
 
 /** A `Configuration` alone. */

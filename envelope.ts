@@ -11,14 +11,17 @@ import type {
   Entry,
   MemberId,
   Message,
+  Place,
   SnapshotMeta,
 } from "./message.ts";
 import { DkvError, unreachable } from "./errors.ts";
 import {
   putConfiguration,
   putEntry,
+  putPlaces,
   readConfiguration,
   readEntry,
+  readPlace,
 } from "./entry.ts";
 import {
   type Fields,
@@ -170,7 +173,7 @@ function putSnapshotMeta(writer: Writer, meta: SnapshotMeta): void {
   putNested(writer, 3, () => putConfiguration(writer, meta.configuration));
 }
 
-/** The fields of a `Configure`, each a list of members. */
+/** The first fields of a `Configure`, each a list of members. */
 const CHANGE_PARTS = [
   "addLearners",
   "hold",
@@ -178,23 +181,30 @@ const CHANGE_PARTS = [
   "demote",
   "remove",
 ] as const satisfies readonly (keyof ConfigurationChange)[];
+/** The field behind them. */
+const CHANGE_PLACES = CHANGE_PARTS.length + 1;
 
 function putChange(writer: Writer, change: ConfigurationChange): void {
   for (const [at, part] of CHANGE_PARTS.entries()) {
     putTexts(writer, at + 1, change[part] ?? []);
   }
+  putPlaces(writer, CHANGE_PLACES, change.places ?? []);
 }
 
 function readChange(fields: Fields): ConfigurationChange {
   const lists = CHANGE_PARTS.map((): MemberId[] => []);
+  const places: Place[] = [];
   while (fields.next()) {
     const list = lists[fields.number - 1];
-    if (list === undefined) fields.skip();
-    else list.push(fields.text());
+    if (list !== undefined) list.push(fields.text());
+    else if (fields.number === CHANGE_PLACES) {
+      places.push(readPlace(fields.nested("Place")));
+    } else fields.skip();
   }
-  return Object.fromEntries(
+  const parts = Object.fromEntries(
     CHANGE_PARTS.map((part, at) => [part, lists[at] ?? []]),
   );
+  return { ...parts, ...(places.length === 0 ? {} : { places }) };
 }
 
 function putForward(

@@ -27,6 +27,9 @@ import { EtcdError, etcdStatus } from "./etcderrors.ts";
 import type { CallOptions, Service } from "./service.ts";
 import type { Snapshot } from "./snapshots.ts";
 
+/** Numbers of members that are kept: more than there are members. */
+const NUMBERS_MAX = 256;
+
 /** What the adapter needs of the node. */
 export interface EtcdOptions {
   readonly service: Service;
@@ -41,6 +44,8 @@ export interface EtcdOptions {
     /** A copy, of one moment; to be removed after use. */
     snapshot(): Promise<Snapshot>;
   };
+  /** May this node connect to `host:port`? */
+  mayReach(address: string): boolean;
   /** Called with a broken invariant or damaged data: the node stops. */
   onDefect(error: unknown): void;
   log(text: string, fields: Record<string, unknown>): void;
@@ -58,7 +63,10 @@ export interface EtcdHeader {
 export interface EtcdContext extends EtcdOptions, UnaryContext {
   /** At the revision given, or at this node's own. */
   header(revision?: number): EtcdHeader;
-  /** The number of a node: its members, one after the other, have the same. */
+  /**
+   * The number of a node: its members, one after the other, have the same. One that was invited by
+   * address keeps the number that it had before it told its name.
+   */
   memberNumber(nodeId: string): string;
   /** As `toStatus`, for errors told inside of streams. */
   toError(error: unknown): DkvError;
@@ -71,13 +79,16 @@ export type EtcdHandler = Handler<Wire, EtcdContext>;
 export function etcdContext(options: EtcdOptions): EtcdContext {
   const { service, config, nodeId } = options;
   const clusterNumber = hashNumber(["cluster", config.cluster]);
-  const numbers = new Map(
-    config.nodes.map(({ id }) => [
-      id,
-      hashNumber(["member", config.cluster, id]),
-    ]),
-  );
-  const memberNumber = (id: string) => numbers.get(id) ?? "0";
+  const numbers = new Map<string, string>();
+  const memberNumber = (id: string) => {
+    const name = service.invitedAs(id);
+    const known = numbers.get(name);
+    if (known !== undefined) return known;
+    if (numbers.size >= NUMBERS_MAX) numbers.clear();
+    const number = hashNumber(["member", config.cluster, name]);
+    numbers.set(name, number);
+    return number;
+  };
   return {
     ...options,
     memberNumber,

@@ -1,14 +1,16 @@
 /**
  * etcd's `Cluster` service: who takes part. Used by `etcd.ts`.
  *
- * etcd's members are added by address, with any name; dkv's nodes stand in its configuration file, so
- * an address to be added must be that of one of them. A node keeps its number when its disk is replaced.
+ * etcd's members are added by address, and so are dkv's nodes: one that the configuration file has at
+ * that address by its name, any other by the address, until it comes and tells its name. A node keeps its
+ * number when its disk is replaced, and when it moves.
  *
  * @module
  */
 
 import type * as grpc from "@grpc/grpc-js";
 import type { Wire } from "./call.ts";
+import { isAddress, isSameAddress } from "./config.ts";
 import { DkvError } from "./errors.ts";
 import { type EtcdContext, unaries } from "./etcdcall.ts";
 import { EtcdError } from "./etcderrors.ts";
@@ -44,20 +46,30 @@ async function memberAdd(
   context: EtcdContext,
   options: CallOptions,
 ) {
-  const { service } = context;
-  const nodeId = nodeAt(wire.peerURLs, context);
+  const { service, config } = context;
+  const address = addressIn(wire.peerURLs);
   const before = await current(context, options);
-  if (before.some((member) => member.nodeId === nodeId)) {
-    throw new EtcdError("peerUrlExists");
-  }
-  await service.addMember(nodeId, { ...options, hold: wire.isLearner });
-  const members = await membersNow(context);
-  const isLearner = wire.isLearner as boolean;
-  const member = wireMember(
-    { nodeId, isLearner, isStarted: false },
-    context,
+  // One that was invited from there and has moved since still has the number of that address.
+  const isTaken = before.some((member) =>
+    member.invitedAs === address || isAt(member, address, context)
   );
-  return { member, members };
+  if (isTaken) throw new EtcdError("peerUrlExists");
+  const known = config.nodes.find((node) =>
+    isSameAddress(node.address, address) &&
+    before.every(({ nodeId }) => nodeId !== node.id)
+  );
+  const nodeId = known?.id ?? address;
+  refuseUnreachable(address, context);
+  const hold = wire.isLearner as boolean;
+  await service.addMember(nodeId, { ...options, address, hold });
+  const member = wireMember({
+    nodeId,
+    isLearner: hold,
+    isStarted: false,
+    address,
+    invitedAs: nodeId,
+  }, context);
+  return { member, members: await membersNow(context) };
 }
 
 async function memberRemove(
@@ -76,12 +88,14 @@ async function memberUpdate(
   options: CallOptions,
 ) {
   const { nodeId } = await memberOf(wire.ID, context, options);
-  if (nodeAt(wire.peerURLs, context) !== nodeId) {
-    throw new DkvError(
-      "MEMBERSHIP_REFUSED",
-      `The address of ${nodeId} stands in the configuration file of the nodes: change it there`,
-    );
+  const address = addressIn(wire.peerURLs);
+  const others = (await current(context, options))
+    .filter((member) => member.nodeId !== nodeId);
+  if (others.some((member) => isAt(member, address, context))) {
+    throw new EtcdError("peerUrlExists");
   }
+  refuseUnreachable(address, context);
+  await context.service.moveMember(nodeId, { ...options, address });
   return { members: await membersNow(context) };
 }
 
@@ -122,12 +136,11 @@ function current(
 }
 
 /** A `Member`. */
-function wireMember(
-  { nodeId, isLearner, isStarted }: MemberInfo,
-  { config, memberNumber }: EtcdContext,
-): object {
-  const node = config.nodes.find(({ id }) => id === nodeId);
-  const urls = node === undefined ? [] : [`http://${node.address}`];
+function wireMember(member: MemberInfo, context: EtcdContext): object {
+  const { nodeId, isLearner, isStarted } = member;
+  const { memberNumber } = context;
+  const address = addressOf(member, context);
+  const urls = address === undefined ? [] : [`http://${address}`];
   return {
     ID: memberNumber(nodeId),
     // As in etcd, the others know nothing of a member that never came but where it will be.
@@ -151,20 +164,45 @@ async function memberOf(
   return member;
 }
 
-/** The node whose address all of these URLs name. */
-function nodeAt(urls: readonly string[], { config }: EtcdContext): string {
+/** Where a member is: as the cluster was told, or else as this node's configuration file has it. */
+function addressOf(
+  { nodeId, address }: MemberInfo,
+  { config }: EtcdContext,
+): string | undefined {
+  return address ?? config.nodes.find(({ id }) => id === nodeId)?.address;
+}
+
+function isAt(
+  member: MemberInfo,
+  address: string,
+  context: EtcdContext,
+): boolean {
+  const known = addressOf(member, context);
+  return known !== undefined && isSameAddress(known, address);
+}
+
+/** The one `host:port` that all of these URLs name. */
+function addressIn(urls: readonly string[]): string {
   const addresses = urls.map((url) => /^https?:\/\/([^/]+)\/?$/.exec(url)?.[1]);
   const [address] = addresses;
-  if (address === undefined || addresses.some((other) => other !== address)) {
+  if (
+    address === undefined || !isAddress(address) ||
+    addresses.some((other) => other !== address)
+  ) {
     throw new EtcdError("memberBadUrls");
   }
-  const node = config.nodes.find((known) => known.address === address);
-  if (node === undefined) {
-    const known = config.nodes.map((other) => other.address).join(", ");
-    throw new DkvError(
-      "MEMBERSHIP_REFUSED",
-      `No node of the configuration file has the address ${address}: ${known} are known`,
-    );
-  }
-  return node.id;
+  return address;
+}
+
+/** Better here, with a reason, than in the logs of nodes that may not dial it. */
+function refuseUnreachable(
+  address: string,
+  { mayReach, nodeId, config }: EtcdContext,
+): void {
+  if (mayReach(address)) return;
+  throw new DkvError(
+    "MEMBERSHIP_REFUSED",
+    `${nodeId} has no permission to connect to ${address}: list a node on that host in ${config.path} and ` +
+      "start the nodes again, one after the other",
+  );
 }

@@ -107,21 +107,16 @@ async function hashKv(
 
 async function moveLeader(
   wire: Wire,
-  { service, nodeId, config, memberNumber }: EtcdContext,
+  { service, nodeId, memberNumber }: EtcdContext,
   options: CallOptions,
 ) {
   if (service.leader !== nodeId) throw new EtcdError("notLeader");
-  const target = config.nodes.find(({ id }) =>
-    memberNumber(id) === wire.targetID
-  );
   const members = await service.members({ ...options, serializable: true });
-  const isVoter = members.some((member) =>
-    member.nodeId === target?.id && !member.isLearner
+  const target = members.find((member) =>
+    memberNumber(member.nodeId) === wire.targetID && !member.isLearner
   );
-  if (target === undefined || !isVoter) {
-    throw new EtcdError("badLeaderTransferee");
-  }
-  await service.transferLeadership(target.id, options);
+  if (target === undefined) throw new EtcdError("badLeaderTransferee");
+  await service.transferLeadership(target.nodeId, options);
   return {};
 }
 

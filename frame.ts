@@ -56,6 +56,8 @@ export interface Hello {
   /** Names the data directory. */
   readonly incarnation: string;
   readonly softwareVersion: string;
+  /** Where the node is, as its own configuration file has it; empty if it does not say. */
+  readonly address: string;
 }
 
 /** What the dialler writes. */
@@ -260,15 +262,16 @@ function putHello(writer: Writer, hello: Hello): void {
   putText(writer, 6, hello.memberId);
   putText(writer, 7, hello.incarnation);
   putText(writer, 8, hello.softwareVersion);
+  putText(writer, 9, hello.address);
 }
 
 function readHello(fields: Fields): Hello {
   let protocolVersion = 0;
-  const texts = ["", "", "", "", "", "", ""];
+  const texts = ["", "", "", "", "", "", "", ""];
   while (fields.next()) {
     const { number } = fields;
     if (number === 1) protocolVersion = fields.integer();
-    else if (number <= 8) texts[number - 2] = fields.text();
+    else if (number <= 9) texts[number - 2] = fields.text();
     else fields.skip();
   }
   const [
@@ -279,6 +282,7 @@ function readHello(fields: Fields): Hello {
     memberId = "",
     incarnation = "",
     softwareVersion = "",
+    address = "",
   ] = texts;
   return {
     protocolVersion,
@@ -289,6 +293,7 @@ function readHello(fields: Fields): Hello {
     memberId,
     incarnation,
     softwareVersion,
+    address,
   };
 }
 

@@ -31,7 +31,7 @@ import type { Effect, Input } from "./effect.ts";
 import { assert, DkvError, unreachable } from "./errors.ts";
 import { Forwards, refusalError } from "./forwards.ts";
 import { LogClock, newestTimeMs } from "./logclock.ts";
-import { joining, promotable } from "./admission.ts";
+import { type Comer, joining, promotable } from "./admission.ts";
 import { describe } from "./members.ts";
 import type {
   Configuration,
@@ -308,8 +308,8 @@ export class Group {
   }
 
   /** A node is back under a new name: takes it in, in the place of its old one. */
-  join(member: MemberId): void {
-    const change = joining(this.#core.configuration, member);
+  join(comer: Comer): void {
+    const change = joining(this.#core.configuration, comer);
     if (change !== null && this.#core.role === "leader") this.configure(change);
   }
 

@@ -6,6 +6,7 @@
  */
 
 import { type Hello, PROTOCOL_VERSION } from "./frame.ts";
+import { isRejoined } from "./identity.ts";
 
 /** The name of a node in the configuration file. */
 export type NodeId = string;
@@ -13,7 +14,7 @@ export type NodeId = string;
 /** Who this node is. */
 export interface PeerIdentity {
   readonly clusterName: string;
-  /** Of the cluster's name and the ids of its nodes; see `config.ts`. */
+  /** Of the cluster's name and the ids of its founders; see `config.ts`. */
   readonly fingerprint: string;
   /** Empty until the node has learned it; never changes after that. */
   readonly clusterId: () => string;
@@ -22,12 +23,14 @@ export interface PeerIdentity {
   /** Drawn at random when the data directory was created. */
   readonly incarnation: string;
   readonly softwareVersion: string;
+  /** `host:port` where this node listens. */
+  readonly address: string;
 }
 
 /** What {@linkcode refusalOf} compares a hello with. */
 export interface Expectation {
   readonly identity: PeerIdentity;
-  /** Who may speak: the dialled node alone, or every other node of the configuration. */
+  /** Who may speak: the dialled node alone, or every other node that is known or invited. */
   readonly nodes: ReadonlySet<NodeId>;
   /** The last word: a reason to refuse, or null. Asked only if everything else is right. */
   readonly admit: (hello: Hello) => string | null;
@@ -63,17 +66,11 @@ function firstMismatch(hello: Hello, expected: Expectation): string | null {
       quote(identity.softwareVersion)
     })`;
   }
-  const checks = [
-    ["cluster", hello.clusterName, identity.clusterName],
-    [
-      "fingerprint of the list of nodes",
-      hello.fingerprint,
-      identity.fingerprint,
-    ],
-  ] as const;
-  for (const [what, theirs, ours] of checks) {
-    if (theirs !== ours) return differs(what, { theirs, ours });
-  }
+  const { clusterName: theirs } = hello;
+  const { clusterName: ours } = identity;
+  if (theirs !== ours) return differs("cluster", { theirs, ours });
+  const founding = foundingMismatch(hello, identity);
+  if (founding !== null) return founding;
   const clusterId = identity.clusterId();
   if (hello.clusterId !== "" && clusterId !== "") {
     if (hello.clusterId !== clusterId) {
@@ -90,6 +87,22 @@ function firstMismatch(hello: Hello, expected: Expectation): string | null {
   }
   if (hello.incarnation === "") return "it does not name its data directory";
   return null;
+}
+
+/**
+ * Founders must agree on who founds: otherwise they would count other majorities. Who joined later has
+ * learned from the cluster who votes, whatever its file listed.
+ */
+function foundingMismatch(
+  hello: Hello,
+  identity: PeerIdentity,
+): string | null {
+  if (isRejoined(hello.memberId) || isRejoined(identity.memberId)) return null;
+  const { fingerprint: theirs } = hello;
+  const { fingerprint: ours } = identity;
+  if (theirs === ours) return null;
+  const text = differs("fingerprint of the list of nodes", { theirs, ours });
+  return `${text}; a node that is new to a cluster is added to it and started with --rejoin`;
 }
 
 function differs(

@@ -16,6 +16,7 @@
  * @module
  */
 
+import { fingerprint } from "./config.ts";
 import { assert, DkvError } from "./errors.ts";
 import type { MemberId } from "./message.ts";
 
@@ -25,8 +26,10 @@ const FORMAT = 1;
 export interface Identity {
   readonly format: number;
   readonly cluster: string;
-  /** Of the cluster's name and nodes; see `config.ts`. */
+  /** Of the cluster's name and founders; see `config.ts`. */
   readonly fingerprint: string;
+  /** The nodes that the configuration file listed when the directory was made. */
+  readonly founders: readonly string[];
   readonly nodeId: string;
   readonly memberId: MemberId;
   /** Names this data directory; 32 hexadecimal digits. */
@@ -36,7 +39,8 @@ export interface Identity {
 export interface IdentityOptions {
   directory: string;
   cluster: string;
-  fingerprint: string;
+  /** The nodes of the configuration file. */
+  nodes: readonly string[];
   nodeId: string;
   /** Make the directory one of a new member. */
   rejoin: boolean;
@@ -59,6 +63,14 @@ export function invitedMember(nodeId: string): MemberId {
 /** True for an {@linkcode invitedMember}. */
 export function isInvited(member: MemberId): boolean {
   return member.endsWith("/invited");
+}
+
+/**
+ * True for an {@linkcode invitedMember} of which only the address is known: that stands for the node's
+ * name until it comes, and is told from one by its colon.
+ */
+export function isInvitedByAddress(member: MemberId): boolean {
+  return isInvited(member) && member.includes(":");
 }
 
 /** True if the member joined after the cluster was founded. */
@@ -89,10 +101,12 @@ export function openIdentity(options: IdentityOptions): Identity {
     }
   }
   const incarnation = randomHex(16);
+  const founders = options.nodes.toSorted();
   const identity: Identity = {
     format: FORMAT,
     cluster: options.cluster,
-    fingerprint: options.fingerprint,
+    fingerprint: fingerprint(options.cluster, founders),
+    founders,
     nodeId: options.nodeId,
     memberId: rejoin
       ? `${options.nodeId}/${incarnation.slice(0, 12)}`
@@ -115,7 +129,7 @@ function checkIdentity(
   json: unknown,
   options: IdentityOptions & { path: string },
 ): Identity {
-  const { directory, nodeId, cluster, fingerprint, rejoin, path } = options;
+  const { directory, nodeId, cluster, rejoin, path } = options;
   // The format first: a later one may have other fields.
   if (!isRecord(json) || !Number.isInteger(json["format"])) {
     throw damaged(path, "it names no format");
@@ -137,7 +151,7 @@ function checkIdentity(
     if (isText(json[name])) continue;
     throw damaged(path, `it has no ${name}`);
   }
-  const known = json as unknown as Identity;
+  const known = withFounders(json, options);
   if (nodeOfMember(known.memberId) !== known.nodeId) {
     throw damaged(path, `${known.memberId} is no member of ${known.nodeId}`);
   }
@@ -149,7 +163,11 @@ function checkIdentity(
       `it belongs to cluster ${known.cluster}, the configuration names ${cluster}`,
     );
   }
-  if (known.fingerprint !== fingerprint) {
+  if (known.fingerprint !== fingerprint(cluster, known.founders)) {
+    // Of an older directory, which does not name its founders.
+    if (json["founders"] !== undefined) {
+      throw damaged(path, "its founders are not those of its fingerprint");
+    }
     refuse(
       `it belongs to a cluster ${cluster} with other nodes than the configuration lists`,
     );
@@ -159,7 +177,21 @@ function checkIdentity(
       `--rejoin wants an empty directory, this one holds the data of ${known.memberId}`,
     );
   }
+  // From now on the file may list more nodes.
+  if (json["founders"] === undefined) writeJson(path, known);
   return known;
+}
+
+/** A directory of before clusters could grow was made for the nodes that the file still has to list. */
+function withFounders(
+  json: Record<string, unknown>,
+  { nodes, path }: { nodes: readonly string[]; path: string },
+): Identity {
+  const { founders = nodes.toSorted() } = json;
+  if (!Array.isArray(founders) || !founders.every(isText)) {
+    throw damaged(path, "it names no founders");
+  }
+  return { ...json, founders } as unknown as Identity;
 }
 
 /** Marks a data directory as damaged: no start serves from it again. */

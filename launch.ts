@@ -62,7 +62,10 @@ export interface NodeSpec {
   readonly program?: string;
 }
 
-/** Permissions of a node: its addresses, its files, named variables, nothing else. */
+/**
+ * Permissions of a node: the hosts of its cluster, its files, named variables, nothing else. Hosts
+ * rather than ports, because nodes may move and others may be added while it runs.
+ */
 export function nodeFlags(spec: NodeSpec): string[] {
   const { config, dataDir } = spec;
   const readable = [
@@ -73,11 +76,13 @@ export function nodeFlags(spec: NodeSpec): string[] {
     ...packageFiles(),
     ...config.kvConnect?.databases.flatMap((one) => one.tokenFile ?? []) ?? [],
   ];
-  const addresses = config.nodes.map((node) => node.address);
   const { http } = nodeOf(config, spec.id);
-  if (http !== null) addresses.push(http.address);
+  const places = config.nodes.map(({ address }) =>
+    address.slice(0, address.lastIndexOf(":"))
+  );
+  if (http !== null) places.push(http.address);
   return [
-    `--allow-net=${addresses.join(",")}`,
+    `--allow-net=${[...new Set(places)].join(",")}`,
     `--allow-read=${listed(readable)}`,
     `--allow-write=${listed([dataDir])}`,
     `--allow-env=${ENVIRONMENT.join(",")}`,

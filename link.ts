@@ -34,7 +34,7 @@ import {
 /** What a {@linkcode Link} needs of its surroundings. */
 export interface LinkOptions {
   readonly nodeId: NodeId;
-  /** `host:port`. */
+  /** `host:port`, until {@linkcode Link.moveTo}. */
   readonly address: string;
   readonly limits: PeerLimits;
   readonly credentials: grpc.ChannelCredentials;
@@ -68,6 +68,7 @@ interface Flight {
 /** The way to one node. */
 export class Link {
   readonly #options: LinkOptions;
+  #address: string;
   #state: "waiting" | "dialling" | "open" | "stopped" = "waiting";
   /** Null exactly while waiting or stopped. */
   #attempt: Attempt | null = null;
@@ -99,6 +100,12 @@ export class Link {
 
   constructor(options: LinkOptions) {
     this.#options = options;
+    this.#address = options.address;
+  }
+
+  /** `host:port` of the next dial. */
+  get address(): string {
+    return this.#address;
   }
 
   /** True between welcome and loss. */
@@ -164,6 +171,20 @@ export class Link {
     if (this.#state !== "waiting") return;
     this.#failures = 0;
     this.#dial();
+  }
+
+  /**
+   * The node is elsewhere, or will be: a connection that is open lasts until it ends, then the new
+   * address is dialled.
+   */
+  moveTo(address: string): void {
+    if (address === this.#address) return;
+    this.#address = address;
+    const attempt = this.#attempt;
+    if (this.#state === "dialling" && attempt !== null) {
+      this.#lose(attempt, new DkvError("UNREACHABLE", "it has moved"));
+    }
+    this.nudge();
   }
 
   /** Looks at the clock; called every `peerPingMs`. */
@@ -234,9 +255,9 @@ export class Link {
   #dial(): void {
     clearTimeout(this.#timer);
     this.#state = "dialling";
-    const { address, limits, credentials, hello } = this.#options;
+    const { limits, credentials, hello } = this.#options;
     const attempt: Attempt = {
-      dial: dial(address, { method: "Exchange", limits, credentials }),
+      dial: dial(this.#address, { method: "Exchange", limits, credentials }),
       startedMs: performance.now(),
       leaving: null,
       ended: Promise.withResolvers(),
@@ -289,7 +310,7 @@ export class Link {
     this.#reason = "";
     this.#heardMs = performance.now();
     log("info", `connected to ${nodeId}`, {
-      address: this.#options.address,
+      address: this.#address,
       version: welcome.softwareVersion,
     });
     onOpen();
@@ -345,8 +366,8 @@ export class Link {
   }
 
   #report(error: DkvError, wasOpen: boolean): void {
-    const { nodeId, address, limits, log } = this.#options;
-    const fields = { address, code: error.code };
+    const { nodeId, limits, log } = this.#options;
+    const fields = { address: this.#address, code: error.code };
     const refused = error.code === "IDENTITY_MISMATCH";
     const now = performance.now();
     if (wasOpen) {

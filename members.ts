@@ -17,6 +17,7 @@ import type {
   ConfigurationChange,
   Index,
   MemberId,
+  Place,
 } from "./message.ts";
 
 /** What a vote has come to so far. */
@@ -35,7 +36,10 @@ export const MEMBERS_MAX = 64;
 export function simpleConfiguration(
   voters: readonly MemberId[],
   learners: readonly MemberId[] = [],
-  { held = [] }: { held?: readonly MemberId[] | undefined } = {},
+  { held = [], places = [] }: {
+    held?: readonly MemberId[] | undefined;
+    places?: readonly Place[] | undefined;
+  } = {},
 ): Configuration {
   const configuration = {
     voters: sorted(voters),
@@ -43,6 +47,7 @@ export function simpleConfiguration(
     learners: sorted(learners),
     learnersNext: [],
     ...holding(held),
+    ...placing(places),
   };
   assertConfiguration(configuration);
   return configuration;
@@ -69,6 +74,14 @@ export function membersOf(configuration: Configuration): MemberId[] {
 export function futureMembersOf(configuration: Configuration): MemberId[] {
   const { voters, learners, learnersNext } = configuration;
   return sorted([...voters, ...learners, ...learnersNext]);
+}
+
+/** Where a member is, if the cluster was told. */
+export function placeOf(
+  configuration: Configuration,
+  member: MemberId,
+): Place | undefined {
+  return configuration.places?.find((place) => place.member === member);
 }
 
 /** The highest index that a majority (of both halves, when joint) has reached. */
@@ -118,8 +131,9 @@ export function changeConfiguration(
     demote = [],
     remove = [],
     hold = [],
+    places = [],
   } = change;
-  checkChange(current, { addLearners, promote, demote, remove, hold });
+  checkChange(current, { addLearners, promote, demote, remove, hold, places });
   const leaves = new Set([...demote, ...remove]);
   const voters = sorted([
     ...current.voters.filter((id) => !leaves.has(id)),
@@ -149,17 +163,30 @@ export function changeConfiguration(
       ...hold,
     ]),
   };
-  assertConfiguration(next);
-  return next;
+  const all = membersOf(next);
+  const moved = new Set(places.map(({ member }) => member));
+  const placed = {
+    ...next,
+    ...placing([
+      ...(current.places ?? []).filter(({ member }) =>
+        all.includes(member) && !moved.has(member)
+      ),
+      ...places,
+    ]),
+  };
+  assertConfiguration(placed);
+  return placed;
 }
 
 /** The simple configuration that follows a joint one. */
 export function leaveJoint(joint: Configuration): Configuration {
   assert(isJoint(joint), "Cannot leave a configuration that is not joint");
-  return simpleConfiguration(joint.voters, [
-    ...joint.learners,
-    ...joint.learnersNext,
-  ], { held: joint.learnersHeld });
+  const { voters, learnersHeld: held } = joint;
+  const learners = [...joint.learners, ...joint.learnersNext];
+  const places = joint.places?.filter(({ member }) =>
+    voters.includes(member) || learners.includes(member)
+  );
+  return simpleConfiguration(voters, learners, { held, places });
 }
 
 /** Throws unless the configuration keeps every rule that {@linkcode Configuration} states. */
@@ -179,6 +206,12 @@ export function assertConfiguration(configuration: Configuration): void {
   }
   for (const id of learnersHeld) {
     assert(learners.includes(id), `Member ${id} is held and no learner`);
+  }
+  const all = membersOf(configuration);
+  const placed = configuration.places?.map(({ member }) => member) ?? [];
+  for (const [i, id] of placed.entries()) {
+    assert(i === 0 || placed[i - 1]! < id, `Places not sorted: ${placed}`);
+    assert(all.includes(id), `${id} has a place and is no member`);
   }
   for (const id of learnersNext) {
     assert(
@@ -262,6 +295,14 @@ function holding(
   return held.length === 0 ? {} : { learnersHeld: sorted(held) };
 }
 
+/** The field is absent when nobody's place is known. */
+function placing(places: readonly Place[]): Pick<Configuration, "places"> {
+  if (places.length === 0) return {};
+  return {
+    places: places.toSorted((a, b) => a.member < b.member ? -1 : 1),
+  };
+}
+
 function sorted(ids: readonly MemberId[]): MemberId[] {
   return [...new Set(ids)].sort();
 }
@@ -301,7 +342,8 @@ function checkChange(
     ...change.demote,
     ...change.remove,
   ];
-  if (all.length === 0) refuse("the change is empty");
+  const { places } = change;
+  if (all.length + places.length === 0) refuse("the change is empty");
   if (new Set(all).size !== all.length) {
     refuse("the change names a member twice");
   }
@@ -312,6 +354,7 @@ function checkChange(
   for (const id of change.hold) {
     if (!change.addLearners.includes(id)) refuse(`${id} is not added`);
   }
+  checkPlaces(current, change);
   for (const id of change.promote) {
     if (!current.learners.includes(id)) refuse(`${id} is not a learner`);
   }
@@ -320,6 +363,30 @@ function checkChange(
   }
   for (const id of change.remove) {
     if (!members.includes(id)) refuse(`${id} is not a member`);
+  }
+}
+
+/** Two that stay cannot be at one address. */
+function checkPlaces(
+  current: Configuration,
+  { addLearners, remove, places }: Required<ConfigurationChange>,
+): void {
+  const members = [...membersOf(current), ...addLearners];
+  const moved = places.map(({ member }) => member);
+  if (new Set(moved).size !== moved.length) {
+    refuse("the change places a member twice");
+  }
+  const gone = [...remove, ...moved];
+  const taken = (current.places ?? [])
+    .filter(({ member }) => !gone.includes(member));
+  for (const place of places) {
+    const { member, address } = place;
+    if (!members.includes(member) || remove.includes(member)) {
+      refuse(`${member} is not a member`);
+    }
+    const other = taken.find((at) => at.address === address);
+    if (other !== undefined) refuse(`${other.member} is at ${address}`);
+    taken.push(place);
   }
 }
 
@@ -332,12 +399,15 @@ function refuse(reason: string): never {
 
 /** A configuration in a line of the log. */
 export function describe(configuration: Configuration): Record<string, string> {
-  const { voters, votersOutgoing, learners } = configuration;
+  const { voters, votersOutgoing, learners, places = [] } = configuration;
   return {
     voters: voters.join(","),
     ...(votersOutgoing.length > 0
       ? { outgoing: votersOutgoing.join(",") }
       : {}),
     ...(learners.length > 0 ? { learners: learners.join(",") } : {}),
+    ...(places.length > 0
+      ? { places: places.map((at) => `${at.member}@${at.address}`).join(",") }
+      : {}),
   };
 }

@@ -2,11 +2,13 @@
  * Changes of the cluster's membership, asked for on any node: proposed to the leader until they are in
  * force here, or the deadline has passed. Used by `service.ts`.
  *
- * The nodes of a cluster stand in its configuration file; membership says which of them take part:
+ * The founders of a cluster stand in its configuration file; membership says who takes part, and where
+ * those are of whom the file does not say it, or not any more:
  *
  * ```text
  *   add     the node is invited ──▶ starts with --rejoin ──▶ learner ──▶ (has caught up) ──▶ voter
  *   add as a learner        …                         ──▶ learner ──▶ promote ──▶ voter
+ *   move    the others dial the new address, where the node is started again
  *   remove  the node's members leave, and its process ends when it learns of it
  * ```
  *
@@ -16,7 +18,12 @@
 import { DkvError, OutcomeUnknownError } from "./errors.ts";
 import type { Group } from "./group.ts";
 import { invitedMember, isInvited, nodeOfMember } from "./identity.ts";
-import { changeConfiguration, futureMembersOf, isJoint } from "./members.ts";
+import {
+  changeConfiguration,
+  futureMembersOf,
+  isJoint,
+  placeOf,
+} from "./members.ts";
 import type {
   Configuration,
   ConfigurationChange,
@@ -28,8 +35,12 @@ export interface MemberInfo {
   readonly nodeId: string;
   /** Receives everything, has no vote. */
   readonly isLearner: boolean;
-  /** Has it ever come? Nothing is known of an invited one but its name. */
+  /** Has it ever come? Nothing is known of an invited one but its name, or its address alone. */
   readonly isStarted: boolean;
+  /** `host:port` as the cluster was told; null: as configuration files have it. */
+  readonly address: string | null;
+  /** The name in `nodeId` while only its address was known; otherwise as `nodeId`. */
+  readonly invitedAs: string;
 }
 
 /** How often a change that is not in force yet is proposed again. */
@@ -47,28 +58,70 @@ export class Membership {
 
   /** The nodes that take part as far as this node knows, sorted by name. */
   list(): MemberInfo[] {
-    const { learners } = this.#group.configuration;
-    return futureMembersOf(this.#group.configuration).map((member) => ({
-      nodeId: nodeOfMember(member),
-      isLearner: learners.includes(member),
-      isStarted: !isInvited(member),
-    })).sort((a, b) => a.nodeId < b.nodeId ? -1 : 1);
+    const { configuration } = this.#group;
+    return futureMembersOf(configuration).map((member) => {
+      const nodeId = nodeOfMember(member);
+      const place = placeOf(configuration, member);
+      return {
+        nodeId,
+        isLearner: configuration.learners.includes(member),
+        isStarted: !isInvited(member),
+        address: place?.address ?? null,
+        invitedAs: place?.invitedAs ?? nodeId,
+      };
+    }).sort((a, b) => a.nodeId < b.nodeId ? -1 : 1);
+  }
+
+  /** As {@linkcode MemberInfo.invitedAs}, of one node. */
+  invitedAs(nodeId: string): string {
+    const known = this.#group.configuration.places?.find(({ member }) =>
+      nodeOfMember(member) === nodeId
+    );
+    return known?.invitedAs ?? nodeId;
   }
 
   /**
-   * Invites a node. `hold`: it stays a learner until it is promoted by name.
+   * Invites a node, by the name that it will have or, if nobody knows it, by its address in the place
+   * of a name. `hold`: it stays a learner until it is promoted by name.
    *
    * @throws {DkvError} MEMBERSHIP_REFUSED, OUTCOME_UNKNOWN
    */
   add(
     nodeId: string,
-    options: { hold: boolean; timeoutMs: number },
+    { hold, address, timeoutMs }: {
+      hold: boolean;
+      address: string;
+      timeoutMs: number;
+    },
   ): Promise<void> {
     const member = invitedMember(nodeId);
-    return this.#change(options.timeoutMs, (configuration) => {
-      if (membersOn(nodeId, configuration).length > 0) return null;
-      const hold = options.hold ? { hold: [member] } : {};
-      return { addLearners: [member], ...hold };
+    return this.#change(timeoutMs, (configuration) => {
+      const isThere = membersOn(nodeId, configuration).length > 0 ||
+        // It may have come already, and told its name.
+        configuration.places?.some(({ invitedAs }) => invitedAs === nodeId);
+      if (isThere) return null;
+      return {
+        addLearners: [member],
+        places: [{ member, address }],
+        ...(hold ? { hold: [member] } : {}),
+      };
+    });
+  }
+
+  /** Says where a node is from now on. Throws as {@linkcode add}. */
+  move(
+    nodeId: string,
+    { address, timeoutMs }: { address: string; timeoutMs: number },
+  ): Promise<void> {
+    return this.#change(timeoutMs, (configuration) => {
+      const places = membersOn(nodeId, configuration)
+        .filter((member) => placeOf(configuration, member)?.address !== address)
+        .map((member) => ({
+          ...placeOf(configuration, member),
+          member,
+          address,
+        }));
+      return places.length === 0 ? null : { places };
     });
   }
 

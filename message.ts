@@ -26,6 +26,17 @@ export interface Configuration {
   readonly learnersNext: readonly MemberId[];
   /** The learners that stay so until they are promoted by name; absent: none. */
   readonly learnersHeld?: readonly MemberId[];
+  /** Where members are of whom the cluster was told; sorted by member, absent: none. */
+  readonly places?: readonly Place[];
+}
+
+/** Where a member is. The core only keeps it; it counts more than a node's configuration file. */
+export interface Place {
+  readonly member: MemberId;
+  /** `host:port`. */
+  readonly address: string;
+  /** The name that stood for its node when it was invited by address, before it told its own. */
+  readonly invitedAs?: string;
 }
 
 /** A change asked for by an operator; the parts may be combined (a replacement is promote + remove). */
@@ -40,6 +51,8 @@ export interface ConfigurationChange {
   readonly demote?: readonly MemberId[];
   /** Members that leave, voters or learners. */
   readonly remove?: readonly MemberId[];
+  /** Where members are from now on, each in the place of what was known of it. */
+  readonly places?: readonly Place[];
 }
 
 /** One entry of the replicated log. */

@@ -7,7 +7,7 @@
 
 import type * as grpc from "@grpc/grpc-js";
 import { clearImmediate, setImmediate } from "node:timers";
-import { type Config, fingerprint, LIMITS, nodeOf } from "./config.ts";
+import { type Config, LIMITS, type NodeConfig, nodeOf } from "./config.ts";
 import { Disk } from "./disk.ts";
 import { AssertionError, DkvError } from "./errors.ts";
 import { EtcdAdapter } from "./etcd.ts";
@@ -28,6 +28,7 @@ import { KvConnect } from "./kvconnect.ts";
 import { futureMembersOf, membersOf, simpleConfiguration } from "./members.ts";
 import type { Configuration, MemberId, Message, Term } from "./message.ts";
 import type { LogFields, Logger } from "./metrics.ts";
+import { mayReach, Neighbours } from "./neighbours.ts";
 import { Peers } from "./peers.ts";
 import { refuseRuntime } from "./runtime.ts";
 import { Service } from "./service.ts";
@@ -69,11 +70,11 @@ export class Node {
   readonly #config: Config;
   readonly #directory: string;
   readonly #identity: Identity;
-  readonly #known: KnownMembers;
   readonly #logger: Logger;
   readonly #group: Group;
   readonly #disk: Disk;
   readonly #snapshots: Snapshots;
+  readonly #neighbours: Neighbours;
   readonly #peers: Peers;
   readonly #adapter: GrpcAdapter;
   readonly #server: grpc.Server;
@@ -81,8 +82,6 @@ export class Node {
   readonly #http: HttpServer | null;
   readonly #startedMs = performance.now();
   readonly #ended = Promise.withResolvers<unknown>();
-  /** Members that connected, by node; those the configuration does not know ask to join. */
-  readonly #connectedMembers = new Map<string, MemberId>();
   readonly #shipping = new Set<MemberId>();
   /** The part of a turn that runs next. */
   #nextPart: ReturnType<typeof setImmediate> | undefined;
@@ -130,12 +129,12 @@ export class Node {
     this.#identity = openIdentity({
       directory,
       cluster: config.cluster,
-      fingerprint: fingerprint(config),
+      nodes: config.nodes.map((node) => node.id),
       nodeId: id,
       rejoin,
     });
-    this.#known = new KnownMembers(directory);
-    const bootstrap = bootstrapOf(config, this.#identity.memberId);
+    const known = new KnownMembers(directory);
+    const bootstrap = bootstrapOf(this.#identity);
     this.#disk = new Disk({
       path: `${directory}/${GROUP}.db`,
       bootstrap,
@@ -145,6 +144,14 @@ export class Node {
     this.#snapshots = new Snapshots(directory, bootstrap);
     if (this.#disk.bytes <= VERIFY_BYTES_MAX) this.#disk.verify();
     this.#group = this.#makeGroup();
+    this.#neighbours = new Neighbours({
+      config,
+      directory,
+      known,
+      identity: this.#identity,
+      group: this.#group,
+      logger,
+    });
     const served = {
       service: new Service(this.#group, config.settings),
       nodeId: id,
@@ -165,6 +172,7 @@ export class Node {
         writeRefusal: () => this.#writeRefusal,
         snapshot: () => this.#snapshots.make(this.#disk.path),
       },
+      mayReach,
     });
     this.#kv = config.kvConnect === null
       ? null
@@ -175,7 +183,7 @@ export class Node {
       routes: kv === null ? [] : [(request, path) => kv.route(request, path)],
       onDefect: (error) => this.#fail(error),
     });
-    this.#peers = this.#makePeers(self.id);
+    this.#peers = this.#makePeers(self);
     this.#server = makeGrpcServer();
     this.#adapter.addTo(this.#server, { reflectAlso: etcd.definition });
     etcd.addTo(this.#server);
@@ -227,6 +235,7 @@ export class Node {
 
   async #listen(): Promise<void> {
     const { address, http } = nodeOf(this.#config, this.#identity.nodeId);
+    this.#neighbours.refuseUnknown();
     await listenGrpc(this.#server, address);
     this.#http?.start();
     this.#state = "running";
@@ -372,10 +381,13 @@ export class Node {
     this.#lastTickMs += ticks * tickMs;
     this.#try(() => this.#checkSpace());
     if (this.#isHalted) return;
+    this.#neighbours.follow(this.#peers);
     for (let i = 0; i < Math.min(ticks, CATCH_UP_TICKS_MAX); i++) {
       this.#group.tick();
     }
-    if (this.#group.ticks % JOIN_RETRY_TICKS === 0) this.#admitJoiners();
+    if (this.#group.ticks % JOIN_RETRY_TICKS === 0) {
+      this.#neighbours.takeIn(this.#peers);
+    }
     this.#endIfRemoved();
   }
 
@@ -413,23 +425,20 @@ export class Node {
     });
   }
 
-  #makePeers(self: string): Peers {
-    const addresses = new Map(
-      this.#config.nodes.filter(({ id }) => id !== self).map((
-        { id, address },
-      ) => [id, address]),
-    );
+  #makePeers({ id: nodeId, address }: NodeConfig): Peers {
     return new Peers({
       identity: {
         clusterName: this.#config.cluster,
         fingerprint: this.#identity.fingerprint,
         clusterId: () => this.#group.store.state.clusterId,
-        nodeId: self,
+        nodeId,
         memberId: this.#identity.memberId,
         incarnation: this.#identity.incarnation,
         softwareVersion: VERSION,
+        address,
       },
-      addresses,
+      addresses: this.#neighbours.others(),
+      invites: (hello) => this.#neighbours.invites(hello),
       log: (level, text, fields) => this.#log(level, text, fields),
       onMessages: (from, envelopes) => {
         for (const { message } of envelopes) {
@@ -440,7 +449,7 @@ export class Node {
       onConnected: (nodeId) =>
         this.#logger.debug("connected", { peer: nodeId }),
       onUnreachable: (nodeId) => this.#onUnreachable(nodeId),
-      admit: (hello) => this.#admit(hello),
+      admit: (hello) => this.#neighbours.admit(hello),
       snapshotSink: (_from, { meta }) => this.#snapshots.receive(meta),
     });
   }
@@ -455,51 +464,14 @@ export class Node {
 
   #send(message: Message): void {
     const nodeId = nodeOfMember(message.to);
-    // A member that the configuration file no longer lists cannot be reached, nor can the one that
-    // this node was before it lost its disk: others may still count it in.
-    const isOther = nodeId !== this.#identity.nodeId &&
-      this.#config.nodes.some(({ id }) => id === nodeId);
-    if (!isOther) return;
-    this.#peers.send(nodeId, GROUP, message);
+    // A member cannot be reached of whom nobody told where it is, nor can the one that this node was
+    // before it lost its disk: others may still count it in.
+    if (this.#peers.knows(nodeId)) this.#peers.send(nodeId, GROUP, message);
   }
 
   #onUnreachable(nodeId: string): void {
     for (const member of membersOf(this.#group.core.configuration)) {
       if (nodeOfMember(member) === nodeId) this.#group.unreachable(member);
-    }
-  }
-
-  // ---------------------------------------------------------------- membership
-
-  #admit(
-    hello: { nodeId: string; memberId: MemberId; incarnation: string },
-  ): string | null {
-    if (nodeOfMember(hello.memberId) !== hello.nodeId) {
-      return `node ${hello.nodeId} cannot be member ${hello.memberId}`;
-    }
-    const members = membersOf(this.#group.core.configuration);
-    const member = members.includes(hello.memberId);
-    if (
-      !member && !isRejoined(hello.memberId) &&
-      !isRejoined(this.#identity.memberId)
-    ) {
-      return `${hello.memberId} is no longer a member: it was replaced. Empty its data directory ` +
-        "and start it with --rejoin";
-    }
-    const refusal = this.#known.admit(hello.memberId, hello.incarnation);
-    if (refusal === null) {
-      this.#connectedMembers.set(hello.nodeId, hello.memberId);
-    }
-    return refusal;
-  }
-
-  /** The leader takes a node that rejoined in the place of the member that its disk was. */
-  #admitJoiners(): void {
-    if (this.#group.core.role !== "leader") return;
-    for (const [nodeId, memberId] of this.#connectedMembers) {
-      if (isRejoined(memberId) && this.#peers.connected(nodeId)) {
-        this.#group.join(memberId);
-      }
     }
   }
 
@@ -573,10 +545,9 @@ export class Node {
 }
 
 /** The founders vote; a node that rejoins learns from the cluster who does. */
-function bootstrapOf(config: Config, member: MemberId): Configuration {
-  const founders = config.nodes.map(({ id }) => id);
-  if (!isRejoined(member)) return simpleConfiguration(founders, []);
-  const others = founders.filter((id) => id !== nodeOfMember(member));
+function bootstrapOf({ founders, memberId }: Identity): Configuration {
+  if (!isRejoined(memberId)) return simpleConfiguration(founders, []);
+  const others = founders.filter((id) => id !== nodeOfMember(memberId));
   if (others.length === 0) {
     throw new DkvError(
       "CONFIG_INVALID",

@@ -58,8 +58,10 @@ const REFUSALS_MAX = 32;
 /** What {@linkcode Peers} needs of the node. Callbacks never run inside `send`. */
 export interface PeersOptions {
   readonly identity: PeerIdentity;
-  /** `host:port` of every other node. */
+  /** `host:port` of every other node, until {@linkcode Peers.place}. */
   readonly addresses: ReadonlyMap<NodeId, string>;
+  /** True for a node that is none of them and may come all the same. Default: nobody may. */
+  readonly invites?: (hello: Hello) => boolean;
   /** Replaces some of {@linkcode PEER_LIMITS}. */
   readonly limits?: Partial<PeerLimits>;
   /** Of the connections that this node opens. Default: plaintext. */
@@ -85,8 +87,10 @@ export class Peers {
   readonly #options: PeersOptions;
   readonly #limits: PeerLimits;
   readonly #credentials: grpc.ChannelCredentials;
-  readonly #links: ReadonlyMap<NodeId, Link>;
-  readonly #nodes: ReadonlySet<NodeId>;
+  /** One for each other node. */
+  readonly #links: Map<NodeId, Link>;
+  /** Of nodes that are none any more, until gRPC has let go. */
+  readonly #leaving = new Set<Promise<void>>();
   /** Every accepted stream that has not ended; at most one of them for each node. */
   readonly #inbound = new Set<Inbound>();
   readonly #arrivals = new Set<Arrival>();
@@ -108,7 +112,6 @@ export class Peers {
     this.#limits = { ...PEER_LIMITS, ...options.limits };
     this.#credentials = options.credentials ??
       grpc.credentials.createInsecure();
-    this.#nodes = new Set(options.addresses.keys());
     this.#links = new Map(
       [...options.addresses].map((
         [nodeId, address],
@@ -137,6 +140,50 @@ export class Peers {
   }
 
   /**
+   * Says anew where every other node is. One that moves is dialled there as soon as its connection has
+   * ended; connections of one that is missing end now.
+   */
+  place(addresses: ReadonlyMap<NodeId, string>): void {
+    if (this.#stopped) return;
+    for (const [nodeId, address] of addresses) {
+      const known = this.#links.get(nodeId);
+      if (known !== undefined) {
+        known.moveTo(address);
+        continue;
+      }
+      const link = this.#newLink(nodeId, address);
+      this.#links.set(nodeId, link);
+      if (this.#ticking !== undefined) link.start();
+    }
+    for (const nodeId of [...this.#links.keys()]) {
+      if (!addresses.has(nodeId)) this.#forget(nodeId);
+    }
+  }
+
+  #forget(nodeId: NodeId): void {
+    const link = this.#link(nodeId);
+    this.#links.delete(nodeId);
+    const leaving: Promise<void> = link.stop().then(() => {
+      this.#leaving.delete(leaving);
+    });
+    this.#leaving.add(leaving);
+    this.#departures.get(nodeId)?.abort();
+    const gone = new DkvError(
+      "UNREACHABLE",
+      `${nodeId} is not a node of this cluster any more`,
+    );
+    for (const inbound of [...this.#inbound]) {
+      if (inbound.nodeId === nodeId) inbound.end(gone);
+    }
+    this.#arrivalOf.get(nodeId)?.end(gone);
+  }
+
+  /** True for a node that messages can be sent to, connected or not. */
+  knows(nodeId: NodeId): boolean {
+    return this.#links.has(nodeId);
+  }
+
+  /**
    * Takes a message for another node. It leaves with the next {@linkcode flush}, at the latest at the
    * end of this event-loop turn, or is dropped if the node is away or behind.
    */
@@ -158,14 +205,16 @@ export class Peers {
    * its message was delivered there.
    *
    * @throws {DkvError} `OVERLOADED` if one is on its way to that node already; `SHUTTING_DOWN`;
-   *   otherwise as `sendSnapshot` of `transfer.ts`.
+   *   `UNREACHABLE` if it is no other node of this cluster; otherwise as `sendSnapshot` of `transfer.ts`.
    */
   async sendSnapshot(nodeId: NodeId, snapshot: SnapshotSource): Promise<void> {
-    const address = this.#options.addresses.get(nodeId);
-    assert(
-      address !== undefined,
-      `${nodeId} is not another node of this cluster`,
-    );
+    const address = this.#links.get(nodeId)?.address;
+    if (address === undefined) {
+      throw new DkvError(
+        "UNREACHABLE",
+        `${nodeId} is not another node of this cluster`,
+      );
+    }
     if (this.#stopped) throw shuttingDown();
     if (this.#departures.has(nodeId)) {
       throw new DkvError(
@@ -222,6 +271,7 @@ export class Peers {
     for (const arrival of [...this.#arrivals]) arrival.end(shuttingDown());
     await Promise.all([
       ...this.#departing,
+      ...this.#leaving,
       ...[...this.#links.values()].map((link) => link.stop()),
     ]);
   }
@@ -253,11 +303,18 @@ export class Peers {
     return refusalOf(hello, { identity, nodes, admit });
   }
 
+  /** As {@linkcode Peers.#judge}, of a node that dials: any other one, or an invited one. */
+  #judgeDialler(hello: Hello): string | null {
+    const nodes = new Set(this.#links.keys());
+    if (this.#options.invites?.(hello)) nodes.add(hello.nodeId);
+    return this.#judge(hello, nodes);
+  }
+
   #accept(call: ServerCall): void {
     const inbound = new Inbound(call, {
       limits: this.#limits,
       hello: () => helloOf(this.#options.identity),
-      judge: (hello) => this.#judge(hello, this.#nodes),
+      judge: (hello) => this.#judgeDialler(hello),
       onOpen: (opened, nodeId) => this.#replaceInbound(opened, nodeId),
       onMessages: (nodeId, envelopes) => {
         // Not at the welcome: the dialler may still refuse this node.
@@ -289,7 +346,7 @@ export class Peers {
     const arrival = new Arrival(call, {
       limits: this.#limits,
       hello: () => helloOf(this.#options.identity),
-      judge: (hello) => this.#judge(hello, this.#nodes),
+      judge: (hello) => this.#judgeDialler(hello),
       onOpen: (opened, nodeId) => {
         this.#arrivalOf.get(nodeId)?.end(
           new DkvError("CANCELLED", `${nodeId} sends another snapshot`),

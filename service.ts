@@ -523,14 +523,32 @@ export class Service {
     return this.#membership.list();
   }
 
-  /** Invites a node: it takes part when it starts with `--rejoin`. `hold`: without a vote, until promoted. */
+  /** As `invitedAs` of {@linkcode MemberInfo}, of one node. */
+  invitedAs(nodeId: string): string {
+    return this.#membership.invitedAs(nodeId);
+  }
+
+  /**
+   * Invites a node, by its name or, if that is not known, by its address: it takes part when it starts
+   * with `--rejoin`. `hold`: without a vote, until promoted.
+   */
   async addMember(
     nodeId: string,
-    options: CallOptions & { hold: boolean },
+    options: CallOptions & { hold: boolean; address: string },
   ): Promise<void> {
     await this.#changeable(options);
     const timeoutMs = this.#timeout(options);
-    await this.#membership.add(nodeId, { hold: options.hold, timeoutMs });
+    await this.#membership.add(nodeId, { ...options, timeoutMs });
+  }
+
+  /** Says where a node is from now on: the others dial it there. */
+  async moveMember(
+    nodeId: string,
+    options: CallOptions & { address: string },
+  ): Promise<void> {
+    await this.#changeable(options);
+    const timeoutMs = this.#timeout(options);
+    await this.#membership.move(nodeId, { ...options, timeoutMs });
   }
 
   /** Removes a node: it ends when it learns of it. */

@@ -7,7 +7,7 @@
 import type { Config } from "./config.ts";
 import type { Group } from "./group.ts";
 import { type Identity, nodeOfMember } from "./identity.ts";
-import { membersOf } from "./members.ts";
+import { membersOf, placeOf } from "./members.ts";
 
 /** The parts of a node that its status tells of. */
 export interface StatusParts {
@@ -64,7 +64,8 @@ function memberStatus(parts: StatusParts): Record<string, unknown>[] {
     return {
       memberId,
       nodeId,
-      address: known?.address ?? "",
+      address: placeOf(core.configuration, memberId)?.address ??
+        known?.address ?? "",
       suffrage: learners.includes(memberId) ? "learner" : "voter",
       matchIndex: follower?.match ?? 0,
       progress: follower?.state ?? "",

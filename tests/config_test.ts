@@ -5,6 +5,7 @@
  */
 
 import {
+  assert,
   assertEquals,
   assertMatch,
   assertNotEquals,
@@ -14,6 +15,8 @@ import {
   type Config,
   defaultSettings,
   fingerprint,
+  isAddress,
+  isSameAddress,
   LIMITS,
   nodeOf,
   parseConfig,
@@ -311,16 +314,27 @@ Deno.test("config: an id that is not in the list is refused with those that are"
 });
 
 Deno.test("config: the fingerprint is the cluster's name and its ids, not its addresses", () => {
-  const three = fingerprint(parse());
+  const ids = ["node1", "node2", "node3"];
+  const three = fingerprint("dkv", ids);
   assertMatch(three, /^[0-9a-f]{64}$/);
-  const moved = nodes(3).map((node, at) => ({
-    ...node,
-    address: `h:${at + 1}`,
-  }));
-  assertEquals(fingerprint(parse({ nodes: moved.toReversed() })), three);
-  assertEquals(fingerprint(parse({ settings: { tickMs: 20 } })), three);
-  assertNotEquals(fingerprint(parse({ cluster: "other" })), three);
-  assertNotEquals(fingerprint(parse({ nodes: nodes(2) })), three);
+  assertEquals(fingerprint("dkv", ids.toReversed()), three);
+  assertNotEquals(fingerprint("other", ids), three);
+  assertNotEquals(fingerprint("dkv", ids.slice(1)), three);
+});
+
+Deno.test("config: addresses outside of the file are held to the same rules", () => {
+  for (const good of ["127.0.0.1:1", "[::1]:65535", "a-b.example:50051"]) {
+    assert(isAddress(good), good);
+  }
+  for (
+    const bad of ["", "host", ":1", "h:0", "h:65536", "0.0.0.0:1", "a b:1"]
+  ) {
+    assert(!isAddress(bad), bad);
+  }
+  assert(isSameAddress("localhost:1", "127.0.0.1:1"));
+  assert(isSameAddress("Host.:1", "host:1"));
+  assert(!isSameAddress("host:1", "host:2"));
+  assert(!isSameAddress("", "host:2"));
 });
 
 Deno.test("config: limits fit into each other", () => {

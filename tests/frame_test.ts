@@ -39,6 +39,7 @@ const HELLO: Hello = {
   memberId: "m1",
   incarnation: "i1",
   softwareVersion: "0.1.0",
+  address: "127.0.0.1:50051",
 };
 const CONFIGURATION: Configuration = {
   voters: ["a", "b", "c"],
@@ -136,7 +137,14 @@ const MESSAGES: readonly Message[] = [
     meta: {
       index: 12,
       term: 3,
-      configuration: { ...CONFIGURATION, learnersHeld: ["e"] },
+      configuration: {
+        ...CONFIGURATION,
+        learnersHeld: ["e"],
+        places: [
+          { member: "a", address: "127.0.0.1:1" },
+          { member: "e", address: "[::1]:2", invitedAs: "[::1]:1" },
+        ],
+      },
     },
   },
   {
@@ -148,6 +156,21 @@ const MESSAGES: readonly Message[] = [
       promote: ["m3"],
       demote: ["m2"],
       remove: ["m1"],
+    },
+  },
+  {
+    ...HEAD,
+    type: "configure",
+    change: {
+      addLearners: [],
+      hold: [],
+      promote: [],
+      demote: [],
+      remove: [],
+      places: [
+        { member: "m2", address: "127.0.0.1:1" },
+        { member: "m3", address: "127.0.0.1:2", invitedAs: "127.0.0.1:3" },
+      ],
     },
   },
 ];
@@ -486,7 +509,9 @@ needs(
 
 /** With the list that is absent when it is empty. */
 function filled({ configuration, ...meta }: SnapshotMeta): Named {
-  return { ...meta, configuration: { learnersHeld: [], ...configuration } };
+  const { places = [], learnersHeld = [], ...rest } = configuration;
+  const named = places.map((place) => ({ invitedAs: "", ...place }));
+  return { ...meta, configuration: { ...rest, learnersHeld, places: named } };
 }
 
 type Named = Record<string, unknown>;

@@ -11,6 +11,9 @@ import {
 import { DkvError, type ErrorCode } from "../errors.ts";
 import {
   type IdentityOptions,
+  invitedMember,
+  isInvited,
+  isInvitedByAddress,
   isRejoined,
   KnownMembers,
   nodeOfMember,
@@ -30,7 +33,7 @@ function options(
   return {
     directory,
     cluster: "test",
-    fingerprint: "f00d",
+    nodes: ["node1", "node2"],
     nodeId: "node1",
     rejoin: false,
     ...changes,
@@ -52,6 +55,13 @@ Deno.test("identity: a member's name tells its node", () => {
   assertEquals(nodeOfMember("node1/7f3a00112233"), "node1");
   assert(!isRejoined("node1"));
   assert(isRejoined("node1/7f3a00112233"));
+  for (const node of ["node1", "127.0.0.1:50054", "[::1]:1"]) {
+    const invited = invitedMember(node);
+    assertEquals(nodeOfMember(invited), node);
+    assert(isInvited(invited));
+    assertEquals(isInvitedByAddress(invited), node !== "node1");
+  }
+  assert(!isInvitedByAddress("node1/7f3a00112233"));
 });
 
 Deno.test("identity: random names are random and as long as asked", () => {
@@ -87,7 +97,6 @@ needs(
     const cases: [Partial<IdentityOptions>, string[]][] = [
       [{ nodeId: "node2" }, ["node1", "node2"]],
       [{ cluster: "other" }, ["test", "other"]],
-      [{ fingerprint: "beef" }, ["test", "other nodes"]],
       [{ rejoin: true }, ["--rejoin", "empty", "node1"]],
     ];
     for (const [changes, says] of cases) {
@@ -96,6 +105,34 @@ needs(
         says: [dir.path, ...says],
       });
     }
+  },
+);
+
+needs(
+  DISK,
+  "identity: a directory keeps its founders, whoever is listed later",
+  async () => {
+    await using dir = await tempDir();
+    const path = `${dir.path}/identity.json`;
+    const first = openIdentity(options(dir.path));
+    assertEquals(first.founders, ["node1", "node2"]);
+    const grown = options(dir.path, { nodes: ["node3", "node2", "node1"] });
+    assertEquals(openIdentity(grown), first);
+    // A directory of before they were kept: the list must still be the one that it was made for.
+    const { founders: _, ...older } = first;
+    Deno.writeTextFileSync(path, JSON.stringify(older));
+    assertRefuses(() => openIdentity(grown), {
+      code: "IDENTITY_MISMATCH",
+      says: [dir.path, "test", "other nodes"],
+    });
+    assertEquals(openIdentity(options(dir.path)), first);
+    assertEquals(openIdentity(grown), first);
+    const wrong = { ...first, founders: ["node1"] };
+    Deno.writeTextFileSync(path, JSON.stringify(wrong));
+    assertRefuses(() => openIdentity(grown), {
+      code: "DATA_CORRUPT",
+      says: [path, "founders"],
+    });
   },
 );
 

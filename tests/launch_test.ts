@@ -32,7 +32,7 @@ const CONFIG = JSON.stringify({
   cluster: "dkv",
   nodes: [1, 2, 3].map((n) => ({
     id: `node${n}`,
-    address: `127.0.0.1:${50050 + n}`,
+    address: `127.0.0.${n < 3 ? 1 : 2}:${50050 + n}`,
   })),
 });
 
@@ -45,8 +45,9 @@ const WELL_BEHAVED = `
   console.log(JSON.stringify({
     args: Deno.args,
     own: may({ name: "net", host: "127.0.0.1:50051" }),
-    peer: may({ name: "net", host: "127.0.0.1:50053" }),
-    otherPort: may({ name: "net", host: "127.0.0.1:50054" }),
+    peer: may({ name: "net", host: "127.0.0.2:50053" }),
+    otherPort: may({ name: "net", host: "127.0.0.2:50054" }),
+    otherHost: may({ name: "net", host: "127.0.0.3:50051" }),
     allNet: may({ name: "net" }),
     readData: may({ name: "read", path: data + "/x" }),
     writeData: may({ name: "write", path: data + "/x" }),
@@ -87,7 +88,7 @@ Deno.test("launch: a node gets four permissions, each scoped", () => {
   ]);
   assertEquals(
     flags[0],
-    "--allow-net=127.0.0.1:50051,127.0.0.1:50052,127.0.0.1:50053",
+    "--allow-net=127.0.0.1,127.0.0.2",
   );
   assertStringIncludes(flags[1] ?? "", "--allow-read=a,,b,c.json,");
   assertEquals(flags[2], "--allow-write=a,,b");
@@ -123,7 +124,8 @@ needs(LAUNCH_NEEDS, "launch: a node runs under exactly its flags", async () => {
       ],
       own: "granted",
       peer: "granted",
-      otherPort: "prompt",
+      otherPort: "granted",
+      otherHost: "prompt",
       allNet: "prompt",
       readData: "granted",
       writeData: "granted",

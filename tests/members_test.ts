@@ -9,6 +9,7 @@ import {
   leaveJoint,
   MEMBERS_MAX,
   membersOf,
+  placeOf,
   simpleConfiguration,
   voteResult,
 } from "../members.ts";
@@ -143,6 +144,68 @@ Deno.test("changeConfiguration refuses what makes no sense (M6)", () => {
       DkvError,
     );
     assertEquals(error.code, "MEMBERSHIP_REFUSED");
+    assert(reason.test(error.message), error.message);
+  }
+});
+
+Deno.test("places come and go with their members, and stay through a joint configuration", () => {
+  const at = (member: MemberId, address: string) => ({ member, address });
+  const moved = changeConfiguration(abc, {
+    places: [at("l", "h:4"), at("b", "h:2")],
+  });
+  assertEquals(moved, { ...abc, places: [at("b", "h:2"), at("l", "h:4")] });
+  assertEquals(placeOf(moved, "b"), at("b", "h:2"));
+  assertEquals(placeOf(moved, "a"), undefined);
+  const replaced = changeConfiguration(moved, {
+    addLearners: ["n"],
+    remove: ["b"],
+    places: [at("n", "h:2"), at("l", "h:5")],
+  });
+  // Who leaves must still be reached until that is agreed on.
+  const places = [at("b", "h:2"), at("l", "h:5"), at("n", "h:2")];
+  assertEquals(replaced.places, places);
+  assertEquals(leaveJoint(replaced).places, places.slice(1));
+  const none = changeConfiguration(leaveJoint(replaced), {
+    remove: ["l", "n"],
+  });
+  assertEquals(none, simpleConfiguration(["a", "c"]));
+});
+
+Deno.test("places that make no sense are refused", () => {
+  const current = changeConfiguration(abc, {
+    places: [{ member: "a", address: "h:1" }],
+  });
+  const refused: [ConfigurationChange, RegExp][] = [
+    [{ places: [{ member: "b", address: "h:1" }] }, /a is at h:1/],
+    [{ places: [{ member: "x", address: "h:2" }] }, /x is not a member/],
+    [
+      { remove: ["b"], places: [{ member: "b", address: "h:2" }] },
+      /b is not a member/,
+    ],
+    [
+      {
+        places: [
+          { member: "b", address: "h:2" },
+          { member: "b", address: "h:3" },
+        ],
+      },
+      /twice/,
+    ],
+    [
+      {
+        places: [
+          { member: "b", address: "h:2" },
+          { member: "c", address: "h:2" },
+        ],
+      },
+      /b is at h:2/,
+    ],
+  ];
+  for (const [change, reason] of refused) {
+    const error = assertThrows(
+      () => changeConfiguration(current, change),
+      DkvError,
+    );
     assert(reason.test(error.message), error.message);
   }
 });

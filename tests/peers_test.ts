@@ -935,6 +935,7 @@ function identityOf(
     memberId: `${nodeId}-member`,
     incarnation: `${nodeId}-disk`,
     softwareVersion: "0.0.0",
+    address: `${nodeId}:1`,
     ...changed,
   };
 }

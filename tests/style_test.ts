@@ -50,7 +50,8 @@ const LAYERS: readonly (readonly string[])[] = [
   ["forwards"],
   ["admission"],
   ["group"],
-  ["membership"],
+  ["membership", "addressbook"],
+  ["neighbours"],
   // What operations mean, and who speaks of them to clients.
   ["checks", "passwords"],
   ["service"],

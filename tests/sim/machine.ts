@@ -276,7 +276,9 @@ export class Machine {
       this.group?.tick();
     }
     if (this.group?.core.role === "leader") {
-      for (const member of this.#host.joiners(this)) this.group.join(member);
+      for (const member of this.#host.joiners(this)) {
+        this.group.join({ member, address: "" });
+      }
     }
     const nextMs = Math.ceil(tickMs * 1000 / this.ratePerMille);
     clock.after(nextMs, () => this.#onTimer(generation));
