@@ -67,6 +67,7 @@ export interface Status {
   readonly header: { readonly revision: number; readonly nodeId: string };
   readonly members: readonly {
     readonly nodeId: string;
+    readonly address: string;
     readonly suffrage: string;
     readonly matchIndex: number;
     readonly progress: string;
@@ -127,13 +128,15 @@ export async function eventually<T>(
 /** A cluster of processes. Get one with {@linkcode clusterTest} or {@linkcode TestCluster.start}. */
 export class TestCluster implements AsyncDisposable {
   /** node1, node2, … */
-  readonly ids: readonly string[];
+  readonly ids: string[];
   /** The one configuration of clients: real addresses, no proxies. */
   readonly configPath: string;
   readonly #options: TestClusterOptions;
   readonly #dir: TempDir;
-  readonly #addresses: ReadonlyMap<string, string>;
+  readonly #addresses: Map<string, string>;
   readonly #httpAddresses: ReadonlyMap<string, string>;
+  /** Files of nodes that have one of their own. */
+  readonly #ownConfigs = new Map<string, string>();
   /** By `from→to`. */
   readonly #proxies = new Map<string, Proxy>();
   /** The newest process of each node. */
@@ -210,7 +213,7 @@ export class TestCluster implements AsyncDisposable {
 
   /** Nodes whose process has not ended. */
   running(): string[] {
-    return this.ids.filter((id) => this.node(id).exit === null);
+    return this.ids.filter((id) => this.#nodes.get(id)?.exit === null);
   }
 
   /** Ends a node at once, by default with SIGKILL, and waits until it is gone. */
@@ -230,9 +233,25 @@ export class TestCluster implements AsyncDisposable {
     return await this.node(id).stop();
   }
 
-  /** Starts a node that has ended, with the same data, and waits until it listens. */
+  /**
+   * Gives a node, a new one too, another address and a configuration file of its own, which alone says
+   * so. It is for {@linkcode restart}.
+   */
+  async relocate(id: string): Promise<string> {
+    const [address = ""] = freeAddresses(1);
+    this.#addresses.set(id, address);
+    if (!this.ids.includes(id)) this.ids.push(id);
+    this.#channels.get(id)?.close();
+    this.#channels.delete(id);
+    const path = this.path(`own-${id}.json`);
+    this.#ownConfigs.set(id, path);
+    await this.#writeConfig(path, (to) => this.address(to));
+    return address;
+  }
+
+  /** Starts a node that has ended or is new, with the same data, and waits until it listens. */
   async restart(id: string, extraArgs: readonly string[] = []): Promise<void> {
-    assert(this.node(id).exit !== null, `${id} still runs`);
+    assert(this.#nodes.get(id)?.exit !== null, `${id} still runs`);
     this.#spawn(id, extraArgs);
     await this.node(id).waitForLine(LISTENING, START_MS_MAX);
   }
@@ -397,7 +416,10 @@ export class TestCluster implements AsyncDisposable {
   }
 
   #configOf(id: string): string {
-    return this.#options.proxied ? this.path(`${id}.json`) : this.configPath;
+    const shared = this.#options.proxied
+      ? this.path(`${id}.json`)
+      : this.configPath;
+    return this.#ownConfigs.get(id) ?? shared;
   }
 
   #spawn(id: string, moreArgs: readonly string[] = []): void {
