@@ -315,6 +315,89 @@ check(
   },
 );
 
+// ---------------------------------------------------------------- who and where
+
+check(
+  "peers: a node that moves is dialled at its new place once its connection has ended",
+  async () => {
+    await using nodes = await cluster(2);
+    const [n1, n2] = nodes.all;
+    await connected(n1, n2);
+    const bound = await bind();
+    n1.peers.place(new Map([["n2", `127.0.0.1:${bound.port}`]]));
+    n1.peers.send("n2", "g", heartbeat(1));
+    await until(() => messages(n2).length === 1, "the old connection is used");
+    await n2.stop();
+    await until(() => !n1.peers.connected("n2"), "the end of it");
+    await using moved = await station("n2", {
+      bound,
+      addresses: new Map([["n1", `127.0.0.1:${n1.port}`]]),
+    });
+    await until(() => n1.peers.connected("n2"), "the new place");
+    n1.peers.send("n2", "g", heartbeat(2));
+    await until(() => messages(moved).length === 1, "a message there");
+  },
+);
+
+checkClean(
+  "peers: a dial under way is given up for a new place, and a node that is no more is left",
+  async () => {
+    await using silent = await silentServer({ welcomes: false });
+    await using n2 = await station("n2", {
+      addresses: new Map([["n1", "127.0.0.1:9"]]),
+    });
+    await using n1 = await station("n1", {
+      addresses: new Map([["n2", silent.address]]),
+      // Nothing but the move ends the dial.
+      limits: { peerHandshakeMsMax: 60_000 },
+    });
+    n1.peers.start();
+    await until(() => silent.hellos() > 0, "a dial to the wrong place");
+    n1.peers.place(new Map([["n2", `127.0.0.1:${n2.port}`]]));
+    await until(() => n1.peers.connected("n2"), "the right place");
+    assert(n1.peers.knows("n2"));
+    n1.peers.place(new Map());
+    assert(!n1.peers.knows("n2") && !n1.peers.connected("n2"));
+    await assertRejects(
+      () => n1.peers.sendSnapshot("n2", snapshotOf(random(10), 10)),
+      DkvError,
+      "n2 is not another node",
+    );
+    await using call = await rawCall(n1.port, "Exchange");
+    call.write(hello("n2"));
+    assertStringIncludes((await call.status).details, 'refuses "n2"');
+  },
+);
+
+check(
+  "peers: streams of a node that is no more end; an invited one is welcome before it is known",
+  async () => {
+    await using n1 = await station("n1", {
+      addresses: new Map([["n2", "127.0.0.1:9"]]),
+      invites: ({ address }) => address === "n7:1",
+    });
+    n1.peers.start();
+    await using known = await rawCall(n1.port, "Exchange");
+    known.write(hello("n2"));
+    await until(() => known.replies.length === 1, "the known node's welcome");
+    await using stranger = await rawCall(n1.port, "Exchange");
+    stranger.write(hello("n8"));
+    assertStringIncludes((await stranger.status).details, 'refuses "n8"');
+    await using invited = await rawCall(n1.port, "Exchange");
+    invited.write(hello("n7"));
+    await until(
+      () => invited.replies.length === 1,
+      "the invited one's welcome",
+    );
+    assert(!n1.peers.knows("n7"));
+    n1.peers.place(new Map([["n7", "127.0.0.1:9"]]));
+    assertStringIncludes((await known.status).details, "not a node of this");
+    invited.write(frameOf(heartbeat(3)));
+    await until(() => messages(n1).length === 1, "a message of the new one");
+    assertEquals(n1.received[0]?.from, "n7");
+  },
+);
+
 // ---------------------------------------------------------------- who may talk
 
 const REFUSALS: readonly [
@@ -811,6 +894,7 @@ interface StationOptions {
   readonly identity?: Partial<PeersOptions["identity"]> | undefined;
   readonly limits?: Partial<PeerLimits> | undefined;
   readonly admit?: PeersOptions["admit"] | undefined;
+  readonly invites?: PeersOptions["invites"];
   readonly snapshotSink?: PeersOptions["snapshotSink"] | undefined;
 }
 
@@ -849,6 +933,7 @@ async function station(id: string, options: StationOptions): Promise<Station> {
     onMessages: (from, envelopes) => received.push({ from, envelopes }),
     onUnreachable: (nodeId) => unreachable.push(nodeId),
     admit: options.admit ?? (() => null),
+    ...(options.invites && { invites: options.invites }),
     snapshotSink: options.snapshotSink ?? (() => {
       throw new DkvError("INTERNAL", "no snapshot is expected");
     }),
@@ -962,7 +1047,7 @@ function frameOf(message: Message): Uint8Array {
 }
 
 /** Welcomes whoever dials, and then never acknowledges anything. */
-async function silentServer() {
+async function silentServer({ welcomes = true } = {}) {
   const { PEER_SERVICE } = await import("../channel.ts");
   const { server, port } = await bind();
   let hellos = 0;
@@ -975,6 +1060,7 @@ async function silentServer() {
         if (frame.type === "messages") messages += frame.envelopes.length;
         if (frame.type !== "hello") return;
         hellos++;
+        if (!welcomes) return;
         const welcome = encodeReply({
           type: "welcome",
           hello: helloOf("mute"),
