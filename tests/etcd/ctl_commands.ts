@@ -242,8 +242,8 @@ const MAINTENANCE: readonly Group[] = [
 ];
 
 /**
- * Only who is there and what is refused: an address that etcd would add as a member's is unknown to
- * dkv, whose nodes stand in its configuration file. Adding and removing has tests of its own.
+ * Who is there, what is refused, and a learner that never comes: it is added, moves and is removed. What
+ * follows when one does come has tests of its own.
  */
 const MEMBERS: readonly Group[] = [
   [
@@ -263,6 +263,20 @@ const MEMBERS: readonly Group[] = [
     "member remove zz",
     "member add",
     "member add x --peer-urls=nonsense",
+    "member update $member --peer-urls=nonsense",
+    {
+      args: "member add x --learner --peer-urls=http://127.0.0.1:9",
+      capture: ["added", /^Member +(\w+) added/],
+    },
+    "member list",
+    "member promote $added",
+    "member update $member --peer-urls=http://127.0.0.1:9",
+    // Afterwards etcd's list calls it no learner any more.
+    "member update $added --peer-urls=http://127.0.0.1:10",
+    "member remove $added",
+    "member remove $added",
+    "member update $member --peer-urls=http://127.0.0.1:11",
+    "member list",
   ),
 ];
 
