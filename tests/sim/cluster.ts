@@ -11,9 +11,10 @@
  * @module
  */
 
+import type { Comer } from "../../admission.ts";
 import type { Settings } from "../../config.ts";
 import { Disk } from "../../disk.ts";
-import { isRejoined, nodeOfMember } from "../../identity.ts";
+import { isInvited, isRejoined, nodeOfMember } from "../../identity.ts";
 import { hasQuorum, simpleConfiguration } from "../../members.ts";
 import type { Configuration, MemberId, Message, Term } from "../../message.ts";
 import type { Replicate } from "../../replicate.ts";
@@ -232,12 +233,12 @@ export class Cluster {
     return machine.isUp;
   }
 
-  joiners(machine: Machine): MemberId[] {
+  joiners(machine: Machine): Comer[] {
     return this.machines
       .filter(({ name, member, isUp }) =>
         isUp && isRejoined(member) && this.network.isOpen(machine.name, name)
       )
-      .map(({ member }) => member);
+      .map(({ member, address }) => ({ member, address }));
   }
 
   beforeTurn(machine: Machine): void {
@@ -318,9 +319,11 @@ export class Cluster {
   }
 
   #isGood(member: MemberId): boolean {
-    return this.machines.some((machine) =>
-      machine.member === member && !machine.isLost && !machine.isDamaged
-    );
+    // Who has not come has nothing to lose, and no vote before it comes.
+    return isInvited(member) ||
+      this.machines.some((machine) =>
+        machine.member === member && !machine.isLost && !machine.isDamaged
+      );
   }
 
   /** A change of membership is under way. */

@@ -6,6 +6,8 @@
 
 import type { LeaseTimes } from "./checks/leases.ts";
 import type { Clock } from "./clock.ts";
+import { invitedMember, isInvited, nodeOfMember } from "../../identity.ts";
+import type { ConfigurationChange, MemberId } from "../../message.ts";
 import { damage, SimDisk } from "./disk.ts";
 import { bootstrapFor, type Machine } from "./machine.ts";
 import type { Network } from "./network.ts";
@@ -256,13 +258,23 @@ export class Faults {
   #changeMembers(random: Random): string | null {
     const leader = this.#leader();
     if (leader === undefined) return null;
-    const { voters, learners } = leader.group!.core.configuration;
+    const { voters, learners, learnersHeld = [] } =
+      leader.group!.core.configuration;
     const members = [...voters, ...learners];
-    const outside = this.#host.machines
-      .filter(({ member, isUp }) => isUp && !members.includes(member))
-      .map(({ member }) => member);
+    const nodes = members.map(nodeOfMember);
+    const outside = this.#host.machines.filter(({ name, address, isUp }) =>
+      isUp && !nodes.includes(name) && !nodes.includes(address)
+    );
+    if (random.chance(250)) return this.#invite(leader, { outside, random });
+    if (random.chance(200)) return this.#move(leader, { members, random });
+    const held = learnersHeld.filter((member) => !isInvited(member));
+    if (held.length > 0 && random.chance(300)) {
+      return this.#configure(leader, { promote: random.sample(held, 1) });
+    }
     const change = {
-      addLearners: random.chance(600) ? random.sample(outside, 1) : [],
+      addLearners: random.chance(600)
+        ? random.sample(outside, 1).map(({ member }) => member)
+        : [],
       remove: random.chance(400) && voters.length > 1
         ? random.sample(members, 1)
         : [],
@@ -271,12 +283,44 @@ export class Faults {
     if (change.remove.length === 0 && voters.length > 2 && random.chance(200)) {
       change.demote = random.sample(voters, 1);
     }
+    return this.#configure(leader, change);
+  }
+
+  /** Somebody is expected who comes with an empty disk: by its name, or by its address alone. */
+  #invite(
+    leader: Machine,
+    { outside, random }: { outside: readonly Machine[]; random: Random },
+  ): string | null {
+    const [machine] = random.sample(outside, 1);
+    if (machine === undefined || !this.#host.mayLoseDisk(machine)) return null;
+    const { name, address } = machine;
+    const member = invitedMember(random.chance(500) ? name : address);
+    this.#host.loseDisk(machine, "is invited");
+    return this.#configure(leader, {
+      addLearners: [member],
+      places: [{ member, address }],
+      hold: random.chance(300) ? [member] : [],
+    });
+  }
+
+  /** Where a member is said to be is no matter here, but it must stay with it. */
+  #move(
+    leader: Machine,
+    { members, random }: { members: readonly MemberId[]; random: Random },
+  ): string | null {
+    const [member] = random.sample(members, 1);
+    if (member === undefined || isInvited(member)) return null;
+    const address = `${nodeOfMember(member)}:${random.between(2, 9)}`;
+    return this.#configure(leader, { places: [{ member, address }] });
+  }
+
+  #configure(leader: Machine, change: ConfigurationChange): string {
     leader.whenAvailable((group) => {
       // An operator does not take away from a cluster that has just lost something, nor, if the
       // leader slept until then, after it was settled who stays dead.
       if (!this.#host.hasLostDisk && !this.#isOver) group.configure(change);
     });
-    return `add ${change.addLearners} remove ${change.remove} demote ${change.demote}`;
+    return JSON.stringify(change);
   }
 }
 

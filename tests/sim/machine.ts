@@ -6,6 +6,7 @@
  * @module
  */
 
+import type { Comer } from "../../admission.ts";
 import { defaultSettings, type Settings } from "../../config.ts";
 import { assert, DkvError } from "../../errors.ts";
 import { Group } from "../../group.ts";
@@ -38,7 +39,7 @@ export interface MachineHost {
   send(from: Machine, message: Message, delayMs: number): void;
   ship(from: Machine, to: MemberId, term: Term): void;
   /** Members that rejoined and that this machine is connected to. */
-  joiners(machine: Machine): MemberId[];
+  joiners(machine: Machine): Comer[];
   beforeTurn(machine: Machine): void;
   afterTurn(machine: Machine): void;
   /** A turn or a start threw. */
@@ -103,6 +104,11 @@ export class Machine {
     this.#random = options.random;
     this.ratePerMille = options.ratePerMille;
     this.#host = host;
+  }
+
+  /** Where it is, whatever the members are told. */
+  get address(): string {
+    return `${this.name}:1`;
   }
 
   get isUp(): boolean {
@@ -276,9 +282,7 @@ export class Machine {
       this.group?.tick();
     }
     if (this.group?.core.role === "leader") {
-      for (const member of this.#host.joiners(this)) {
-        this.group.join({ member, address: "" });
-      }
+      for (const comer of this.#host.joiners(this)) this.group.join(comer);
     }
     const nextMs = Math.ceil(tickMs * 1000 / this.ratePerMille);
     clock.after(nextMs, () => this.#onTimer(generation));
