@@ -48,7 +48,7 @@ export async function bench(invocation: Invocation): Promise<number> {
     new Uint8Array(Math.min(valueBytes, 64)),
   );
   using stop = new Stop();
-  await using client = await connectTo(args);
+  await using client = await connectTo(args, { stop });
   const prefix = `bench/${crypto.randomUUID()}/`;
   const load = new Load({
     client,

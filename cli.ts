@@ -23,8 +23,15 @@ import {
   SYNONYMS,
 } from "./commands.ts";
 import { DkvError } from "./errors.ts";
-import type { Invocation, Run } from "./invocation.ts";
-import { chooseColours, note, oneLine, Output, Stop } from "./terminal.ts";
+import { exitOf, type Invocation, type Run } from "./invocation.ts";
+import {
+  chooseColours,
+  note,
+  oneLine,
+  Output,
+  Stop,
+  Stopped,
+} from "./terminal.ts";
 
 const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 
@@ -125,6 +132,8 @@ function report(error: unknown, command: string): number {
     note(`dkv: ${oneLine(error.message)}. See: ${help}`.replace("?. ", "? "));
     return EXIT.usage;
   }
+  // Whoever asked for the end knows why.
+  if (error instanceof Stopped) return exitOf(error.by);
   if (error instanceof DkvError) {
     note(`dkv: ${oneLine(error.message)} (${error.code})`);
     return error.code === "UNREACHABLE" ? EXIT.unreachable : EXIT.error;
@@ -139,8 +148,15 @@ function report(error: unknown, command: string): number {
     note(`dkv: ${oneLine((error as Error).message)}`);
     return EXIT.error;
   }
-  console.error(error);
+  note(`dkv: a defect in dkv, please report it: ${defectText(error)}`);
   return EXIT.error;
+}
+
+/** What was thrown and where, in one line. */
+function defectText(error: unknown): string {
+  if (!(error instanceof Error)) return oneLine(String(error));
+  const [, place] = error.stack?.match(/([^\s/]+\.ts:\d+:\d+)/) ?? [];
+  return oneLine(`${error}${place === undefined ? "" : ` at ${place}`}`);
 }
 
 /** A file that is not there, a disk that is full. */

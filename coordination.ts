@@ -18,7 +18,6 @@ import type { Client, Entry, Lock } from "./client.ts";
 import { DkvError } from "./errors.ts";
 import {
   connectTo,
-  exitOf,
   type Invocation,
   missing,
   print,
@@ -93,9 +92,10 @@ async function keepAlive(invocation: Invocation): Promise<number> {
   const { args, out } = invocation;
   const lease = leaseOf(args);
   using stop = new Stop();
-  await using client = await connectTo(args);
+  await using client = await connectTo(args, { stop });
   while (true) {
-    const { ttlMs } = await client.keepAlive(lease);
+    const { signal } = stop;
+    const { ttlMs } = await client.keepAlive(lease, { signal });
     await print(invocation, {
       json: { lease: lease.toString(), ttlMs },
       text: `lease ${lease} lives for ${ttlMs} ms`,
@@ -148,12 +148,11 @@ export async function lock(invocation: Invocation): Promise<number> {
   }
   const times = timesOf(args);
   using stop = new Stop();
-  await using client = await connectTo(args);
+  await using client = await connectTo(args, { stop });
   let held: Lock;
   try {
     held = await client.lock(name, { ...times, signal: stop.signal });
   } catch (error) {
-    if (stop.told !== null) return exitOf(stop.told);
     const isTaken = error instanceof DkvError &&
       error.code === "DEADLINE_EXCEEDED" && times.waitMs !== undefined;
     if (isTaken) return missing(oneLine(error.message));
@@ -288,21 +287,18 @@ export async function elect(invocation: Invocation): Promise<number> {
     : args.take("NAME", "VALUE");
   const { ttlMs } = timesOf(args);
   using stop = new Stop();
-  await using client = await connectTo(args);
+  await using client = await connectTo(args, { stop });
   const asked = { client, name, invocation, stop };
   if (isLeader) return await showLeader(asked);
   if (isObserve) return await observe(asked);
+  const leadership = await client.election(name).campaign(value, {
+    signal: stop.signal,
+    ...(ttlMs === undefined ? {} : { ttlMs }),
+  });
   try {
-    const leadership = await client.election(name).campaign(value, {
-      signal: stop.signal,
-      ...(ttlMs === undefined ? {} : { ttlMs }),
-    });
-    const code = await hold(invocation, { held: leadership, stop });
+    return await hold(invocation, { held: leadership, stop });
+  } finally {
     await giveBack({ release: () => leadership.resign() });
-    return code;
-  } catch (error) {
-    if (stop.told !== null) return exitOf(stop.told);
-    throw error;
   }
 }
 
@@ -314,9 +310,10 @@ interface Asked {
 }
 
 async function showLeader(
-  { client, name, invocation }: Asked,
+  { client, name, invocation, stop }: Asked,
 ): Promise<number> {
-  const leader = await client.election(name).leader();
+  const { signal } = stop;
+  const leader = await client.election(name).leader({ signal });
   if (leader === null) return missing(`nobody leads ${name}`);
   await printLeader(invocation, leader);
   return EXIT.done;

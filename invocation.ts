@@ -6,10 +6,11 @@
  */
 
 import type { Client } from "./client.ts";
-import { type Arguments, EXIT } from "./arguments.ts";
-import { note, type Output, variable } from "./terminal.ts";
+import { type Arguments, EXIT, UsageError } from "./arguments.ts";
+import { note, type Output, type Stop, variable } from "./terminal.ts";
 
 const DEFAULT_ENDPOINTS = "127.0.0.1:50051,127.0.0.1:50052,127.0.0.1:50053";
+const PORT_MAX = 65_535;
 
 /** What a command is given. */
 export interface Invocation {
@@ -20,27 +21,50 @@ export interface Invocation {
 /** What does a command; resolves with the exit code. */
 export type Run = (invocation: Invocation) => Promise<number>;
 
-/** The nodes to talk to, as they were written. */
+/**
+ * The nodes to talk to, as they were written.
+ *
+ * @throws {UsageError} if that can be no list of addresses.
+ */
 export function endpointsOf(args: Arguments): string {
-  return args.text("endpoints") ?? (variable("DKV_ENDPOINTS") ||
-    DEFAULT_ENDPOINTS);
+  const given = args.text("endpoints");
+  const text = given ?? (variable("DKV_ENDPOINTS") || DEFAULT_ENDPOINTS);
+  const source = given === undefined ? "DKV_ENDPOINTS" : "--endpoints";
+  const all = text.split(",").map((one) => one.trim()).filter(Boolean);
+  const wrong = all.length === 0
+    ? "nothing"
+    : all.find((one) => !isAddress(one));
+  if (wrong === undefined) return text;
+  throw new UsageError(
+    `${source} takes HOST:PORT, or several separated by commas, not ${wrong}`,
+  );
+}
+
+/** A name or an address, which is in brackets if it has colons itself, and perhaps a port. */
+function isAddress(text: string): boolean {
+  const match = text.match(
+    /^(?:[^\s:/@[\]]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?$/i,
+  );
+  if (match === null) return false;
+  const [, port] = match;
+  return port === undefined || Number(port) > 0 && Number(port) <= PORT_MAX;
 }
 
 /**
  * Connects to the cluster. `timeoutMs` is for commands that should outlast an election; whoever says
- * `--timeout` knows better.
+ * `--timeout` knows better. A command that catches signals passes its `stop`, which ends the wait.
  */
 export async function connectTo(
   args: Arguments,
-  { timeoutMs }: { timeoutMs?: number } = {},
+  { timeoutMs, stop }: { timeoutMs?: number; stop?: Stop } = {},
 ): Promise<Client> {
   const ownMs = args.duration("timeout") ?? timeoutMs;
   // Loaded only here: it reads the environment, and help needs none of it.
   const { connect } = await import("./client.ts");
-  return await connect(
-    endpointsOf(args),
-    ownMs === undefined ? {} : { timeoutMs: ownMs },
-  );
+  return await connect(endpointsOf(args), {
+    ...(ownMs === undefined ? {} : { timeoutMs: ownMs }),
+    ...(stop === undefined ? {} : { signal: stop.signal }),
+  });
 }
 
 /** Prints one result: as text, or with `--json` as an object. */

@@ -58,14 +58,19 @@ async function readFile(path: string): Promise<Uint8Array> {
 
 /** Opens a file to read; says in a sentence why that cannot be. */
 export async function openFile(path: string): Promise<Deno.FsFile> {
+  let file: Deno.FsFile;
   try {
-    return await Deno.open(path);
+    file = await Deno.open(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) {
       throw new Refusal(`There is no file ${path}`);
     }
     throw error;
   }
+  // It can be opened, but not read.
+  if (!(await file.stat()).isDirectory) return file;
+  file.close();
+  throw new Refusal(`${path} is a directory`);
 }
 
 async function readAll(
@@ -170,7 +175,7 @@ export async function watch(invocation: Invocation): Promise<number> {
   const from = args.number("revision");
   const limit = args.number("limit", { min: 1 }) ?? Infinity;
   using stop = new Stop();
-  await using client = await connectTo(args);
+  await using client = await connectTo(args, { stop });
   const changes = client.watch({
     ...target,
     ...(from === undefined ? {} : { from }),

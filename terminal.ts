@@ -229,6 +229,17 @@ export class Meter {
   }
 }
 
+/** Why something did not come to its end: a signal came. */
+export class Stopped extends Error {
+  override name = "Stopped";
+  readonly by: Deno.Signal;
+
+  constructor(by: Deno.Signal) {
+    super(`${by} came`);
+    this.by = by;
+  }
+}
+
 /**
  * The wish of whoever started the process that it ends: Ctrl-C or SIGTERM. Made before anything is
  * begun that must be ended in order, because without it a signal ends the process at once.
@@ -249,7 +260,7 @@ export class Stop implements Disposable {
     });
   }
 
-  /** Aborted with the first signal. */
+  /** Aborted with the first signal, for the reason that it {@linkcode Stopped} us. */
   get signal(): AbortSignal {
     return this.#controller.signal;
   }
@@ -283,7 +294,7 @@ export class Stop implements Disposable {
 
   #onSignal(signal: Deno.Signal): void {
     this.told ??= signal;
-    this.#controller.abort();
+    this.#controller.abort(new Stopped(signal));
     this.#follower(signal);
   }
 }

@@ -121,7 +121,7 @@ export async function importRecords(invocation: Invocation): Promise<number> {
   });
   try {
     await source.check(stop.signal);
-    await using client = await connectTo(args, { timeoutMs: TIMEOUT_MS });
+    await using client = await connectTo(args, { timeoutMs: TIMEOUT_MS, stop });
     await using writer = new Writer(client, source);
     const meter = new Meter("importing");
     await source.each(stop.signal, async (record, line) => {

@@ -232,6 +232,12 @@ needs(CLUSTER_NEEDS, "cli: wrong usage is 2, nobody there is 3", async () => {
     ["import - --resume", /takes --skip-lines/],
     ["bench --clients 0", /--clients takes a whole number from 1/],
     ["completions tcsh", /bash, zsh, fish, not tcsh/],
+    ["get key --endpoints ,", /--endpoints takes HOST:PORT, .* not nothing/],
+    ["get key --endpoints 127.0.0.1:99999", /not 127\.0\.0\.1:99999\. See/],
+    ["get key --endpoints 127.0.0.1:0", /not 127\.0\.0\.1:0\. See/],
+    ["status --endpoints a:1,b:port", /HOST:PORT, .* not b:port\. See/],
+    ["list --endpoints http://a:1", /HOST:PORT, .* not http:\/\/a:1\. See/],
+    ["watch key --endpoints ::1", /HOST:PORT, .* not ::1\. See/],
     ["node --data x", /Which node\?/],
     ["node --id node1", /Where does it keep its data/],
     ["node --id node1 --data x --log-level loud", /The log level is one of/],
@@ -244,6 +250,11 @@ needs(CLUSTER_NEEDS, "cli: wrong usage is 2, nobody there is 3", async () => {
   };
   while (usage.length > 0) await Promise.all(usage.splice(0, 4).map(check));
   assertEquals((await run(["get", ""])).code, 2);
+  const variable = await run(["get", "key"], {
+    env: { DKV_ENDPOINTS: "127.0.0.1:70000" },
+  });
+  assertEquals(variable.code, 2);
+  assertStringIncludes(variable.err, "DKV_ENDPOINTS takes HOST:PORT");
   const nobody = ["--endpoints", "127.0.0.1:1", "--timeout", "300"];
   const commands = [["get", "key"], ["put", "key", "value"], ["list"]];
   const failed = await Promise.all(
@@ -255,6 +266,112 @@ needs(CLUSTER_NEEDS, "cli: wrong usage is 2, nobody there is 3", async () => {
   }
   assertEquals((await run(["status", ...nobody])).code, 3);
 });
+
+needs(CLUSTER_NEEDS, "cli: a directory is no file to read", async () => {
+  await using dir = await tempDir();
+  const nobody = ["--endpoints", "127.0.0.1:1"];
+  const lines = [
+    ["put", "key", "--file", dir.path],
+    ["import", dir.path],
+    ["txn", "--file", dir.path],
+  ];
+  for (const line of lines) {
+    const { code, out, err } = await run([...line, ...nobody]);
+    assertEquals([code, out], [4, ""]);
+    assertEquals(err, `dkv: ${dir.path} is a directory\n`);
+  }
+});
+
+needs(
+  CLUSTER_NEEDS,
+  "cli: a defect calls itself one, in one line",
+  async () => {
+    await using dir = await tempDir();
+    const path = `${dir.path}/program.ts`;
+    const { href } = new URL("../cli.ts", import.meta.url);
+    await Deno.writeTextFile(
+      path,
+      `import { main } from "${href}";
+    Deno.permissions.revokeSync = () => {
+      throw new TypeError("all is\\nlost");
+    };
+    Deno.exit(await main(["version"]));`,
+    );
+    const { code, stdout, stderr } = await new Deno.Command("deno", {
+      args: ["run", "-q", "--no-prompt", "-P=dkv", path],
+      cwd: ROOT,
+    }).output();
+    assertEquals([code, stdout.length], [4, 0]);
+    assertMatch(
+      new TextDecoder().decode(stderr),
+      /^dkv: a defect in dkv, please report it: TypeError: all is lost at program\.ts:\d+:\d+\n$/,
+    );
+  },
+);
+
+needs(
+  CLUSTER_NEEDS,
+  "cli: a signal ends the wait for a connection",
+  async () => {
+    await using dir = await tempDir();
+    const file = `${dir.path}/one.jsonl`;
+    Deno.writeTextFileSync(file, '{"key":"a","value":"b"}\n');
+    const commands: [string[], Deno.Signal, number][] = [
+      [["watch", "x"], "SIGINT", 130],
+      [["watch", "x"], "SIGTERM", 143],
+      [["lock", "x", "--", "true"], "SIGINT", 130],
+      [["elect", "x", "y"], "SIGINT", 130],
+      [["elect", "x", "--leader"], "SIGINT", 130],
+      [["lease", "keep-alive", "5"], "SIGTERM", 143],
+      [["bench"], "SIGINT", 130],
+      [["import", file], "SIGINT", 130],
+    ];
+    const interrupt = async (
+      [[command = "", ...args], signal, wanted]: (typeof commands)[number],
+      { isGone = false } = {},
+    ) => {
+      // Commands say nothing while they wait, so they are heard calling.
+      const silent = new Silent();
+      const where = ["--endpoints", silent.address, "--timeout", "30s"];
+      const child = start([command, ...where, ...args]);
+      const ended = child.output();
+      await silent.called();
+      if (isGone) silent.close();
+      const startMs = performance.now();
+      child.kill(signal);
+      const { code, signal: by, stderr } = await ended;
+      const err = new TextDecoder().decode(stderr);
+      assertEquals([code, by, err], [wanted, null, ""], command);
+      const tookMs = performance.now() - startMs;
+      assert(tookMs < 2000, `${command} took ${tookMs} ms`);
+      if (!isGone) silent.close();
+    };
+    for (const command of commands) await interrupt(command);
+    // A port at which nobody listens.
+    await interrupt([["watch", "x"], "SIGINT", 130], { isGone: true });
+  },
+);
+
+/** A port at which somebody listens, who says nothing. */
+class Silent {
+  readonly address: string;
+  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  readonly #open: Deno.Conn[] = [];
+
+  constructor() {
+    this.address = `127.0.0.1:${this.#listener.addr.port}`;
+  }
+
+  /** Resolves when somebody calls. */
+  async called(): Promise<void> {
+    this.#open.push(await this.#listener.accept());
+  }
+
+  close(): void {
+    this.#listener.close();
+    for (const connection of this.#open) connection.close();
+  }
+}
 
 needs(CLUSTER_NEEDS, "cli: help and version", async () => {
   const help = await run(["help"]);
