@@ -7,7 +7,7 @@ import {
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
-import { clusterTest, type TestCluster } from "./cluster.ts";
+import { clusterTest, eventually, type TestCluster } from "./cluster.ts";
 import { endpoints, Follower, run, runOn, start } from "./dkv.ts";
 
 clusterTest(
@@ -25,6 +25,16 @@ async function leases(cluster: TestCluster): Promise<void> {
   assertEquals([typeof id, ttlMs], ["string", 60_000]);
   const put = await on("put", "worker", "busy", "--lease", id, "--json");
   assertEquals([put.code, put.err], [0, ""]);
+
+  const told = await on("lease", "ttl", id, "--keys", "--json");
+  assertEquals([told.code, told.err], [0, ""]);
+  const { remainingMs, ...rest } = JSON.parse(told.out);
+  assertEquals(rest, {
+    lease: id,
+    grantedTtlMs: 60_000,
+    keys: [{ key: "worker" }],
+  });
+  assert(0 < remainingMs && remainingMs <= 60_000, `${remainingMs} ms`);
 
   const keeping = start(["lease", "keep-alive", id], {
     env: endpoints(cluster),
@@ -83,7 +93,18 @@ async function locks(cluster: TestCluster): Promise<void> {
   const second = await on("lock", "jobs/a", "--wait", "200ms", "--", "true");
   assertEquals([second.code, second.out], [1, ""]);
   assertStringIncludes(second.err, "jobs/a was not free within 200 ms");
+  // Who is told to end while it waits leaves the line.
+  const queue = async () =>
+    (await on("list", "jobs/", "--keys-only")).out.trim().split("\n");
+  const patient = start(["lock", "jobs/a", "--", "true"], { env });
+  const ended = patient.output();
+  await eventually("a second in line", async () => (await queue()).length > 1);
+  patient.kill("SIGTERM");
+  const { code, signal, stderr } = await ended;
+  assertEquals([code, signal, stderr.length], [143, null, 0]);
+  assertEquals((await queue()).length, 1);
   const waiting = start(["lock", "jobs/a", "--", "echo", "mine"], { env });
+  await eventually("another in line", async () => (await queue()).length > 1);
 
   // Somebody takes the lock away: the command may not go on.
   const queued = (await on("list", "jobs/", "--json")).out.trim().split("\n")

@@ -10,6 +10,7 @@ import {
   assertMatch,
   assertStringIncludes,
 } from "@std/assert";
+import { completions } from "../completions.ts";
 import { clusterTest, type TestCluster } from "./cluster.ts";
 import { endpoints, Follower, ROOT, run, runOn, runRaw, start } from "./dkv.ts";
 import { CLUSTER_NEEDS, needs, tempDir } from "./needs.ts";
@@ -385,6 +386,45 @@ needs(CLUSTER_NEEDS, "cli: help and version", async () => {
   const version = await run(["version"]);
   assertMatch(version.out, /^dkv \d+\.\d+\.\d+, Deno \S+\n$/);
   assertEquals(await run(["--version"]), version);
+  const json = await run(["version", "--json"]);
+  assertEquals([json.code, json.err], [0, ""]);
+  const { version: own, deno } = JSON.parse(json.out);
+  assertEquals(`dkv ${own}, Deno ${deno}\n`, version.out);
+});
+
+needs(CLUSTER_NEEDS, "cli: completions go to a pipe as they are", async () => {
+  for (const shell of ["bash", "zsh", "fish"]) {
+    const { code, out, err } = await run(["completions", shell]);
+    assertEquals([code, err], [0, ""]);
+    assertEquals(out, `${completions(shell)}\n`);
+  }
+});
+
+clusterTest("cli: bench in a pipe", { nodes: 1 }, async (cluster) => {
+  const short = ["bench", "--clients", "4", "--seconds", "0.2"];
+  const text = await runOn(cluster, ...short);
+  assertEquals([text.code, text.err], [0, ""]);
+  const number = "[\\d.,]*[1-9][\\d.,]*";
+  const row = (name: string) => `${name}(?: +${number}){4}\\n`;
+  assertMatch(
+    text.out,
+    new RegExp(
+      `^OPERATION +PER SECOND +P50 MS +P99 MS +MAX MS\\n${row("put")}${
+        row("get")
+      }$`,
+    ),
+  );
+  const json = await runOn(cluster, ...short, "--value-bytes", "7", "--json");
+  assertEquals([json.code, json.err], [0, ""]);
+  const rows = json.out.trimEnd().split("\n").map((line) => JSON.parse(line));
+  assertEquals(rows.map(({ operation }) => operation), ["put", "get"]);
+  for (const { count, failed, perSecond, p50Ms, p99Ms, maxMs } of rows) {
+    assert(count > 0 && perSecond > 0, json.out);
+    assert(0 < p50Ms && p50Ms <= p99Ms && p99Ms <= maxMs, json.out);
+    assertEquals(failed, 0);
+  }
+  // It cleans up after itself.
+  assertEquals((await runOn(cluster, "list")).code, 1);
 });
 
 needs(
