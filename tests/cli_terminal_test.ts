@@ -18,6 +18,7 @@ import {
   ROOT,
   runOn,
   shellWord,
+  Terminal,
   terminalTest,
 } from "./dkv.ts";
 
@@ -120,6 +121,93 @@ async function runExamples(
     rest = rest.slice(end + wanted.length);
   }
 }
+
+terminalTest("cli: in a terminal, Ctrl-C", async () => {
+  await using cluster = await TestCluster.start({ nodes: 1 });
+  await Promise.all([leads(cluster), holds(cluster)]);
+  await serves(cluster);
+});
+
+/** A line of shell, in a terminal of its own. */
+function sit(cluster: TestCluster, name: string, line: string): Terminal {
+  const path = cluster.path(`${name}.sh`);
+  Deno.writeTextFileSync(
+    path,
+    `unset NO_COLOR\n${prelude(cluster)}exec ${line}\n`,
+  );
+  return new Terminal(`exec bash ${shellWord(path)}`, endpoints(cluster));
+}
+
+/** Leads until Ctrl-C, and gives the leadership back. */
+async function leads(cluster: TestCluster): Promise<void> {
+  const terminal = sit(cluster, "elect", "dkv elect team worker-7");
+  await terminal.screen.until(/token \d+/);
+  const leader = await runOn(cluster, "elect", "team", "--leader");
+  assertEquals([leader.code, leader.out], [0, "worker-7"]);
+  await terminal.interrupt();
+  const { code, screen } = await terminal.end();
+  assertEquals(code, 0);
+  assertMatch(
+    screen,
+    // deno-lint-ignore no-control-regex -- bold
+    /^\x1b\[1mteam\/[0-9a-f]{16}\x1b\[22m\ttoken \d+\n(\^C)?$/,
+  );
+  assertEquals((await runOn(cluster, "elect", "team", "--leader")).code, 1);
+}
+
+/**
+ * Ctrl-C reaches the command under a lock once, by way of the terminal, and `dkv` waits for how the
+ * command takes it. SIGTERM comes to `dkv` alone, which passes it on: after what it did of the
+ * Ctrl-C.
+ */
+async function holds(cluster: TestCluster): Promise<void> {
+  const command = `trap 'n=$((n + 1))' INT
+    trap 'echo "interrupted $n"; exit 7' TERM
+    n=0
+    echo ready
+    while [ $n -eq 0 ]; do sleep 0.02; done
+    kill -TERM $PPID
+    while :; do sleep 0.02; done`;
+  const path = cluster.path("command.sh");
+  Deno.writeTextFileSync(path, command);
+  const line = `dkv lock jobs/b -- bash ${shellWord(path)}`;
+  const terminal = sit(cluster, "lock", line);
+  await terminal.screen.until(/ready/);
+  await terminal.interrupt();
+  const { code, screen } = await terminal.end();
+  assertMatch(screen, /^ready\n(\^C)?interrupted 1\n$/);
+  assertEquals(code, 7);
+  assertEquals((await runOn(cluster, "list", "jobs/b")).code, 1);
+}
+
+/** A node in the foreground. */
+async function serves(cluster: TestCluster): Promise<void> {
+  assertEquals((await cluster.stop("node1")).code, 0);
+  const data = shellWord(cluster.dataDir("node1"));
+  const config = shellWord(cluster.configPath);
+  const line = `dkv node --id node1 --data ${data} --config ${config}`;
+  const terminal = sit(cluster, "node", line);
+  await terminal.screen.until(/listening on/);
+  const put = await runOn(cluster, "put", "a", "b", "--timeout", "20s");
+  assertEquals(put.code, 0, put.err);
+  await terminal.interrupt();
+  const { code, screen } = await terminal.end();
+  assertEquals(code, 0, screen);
+  assertMatch(screen, /stopped[^\n]*\n$/);
+}
+
+terminalTest("cli: in a terminal, leadership moves", async () => {
+  await using cluster = await TestCluster.start();
+  const [target = ""] = await cluster.followers();
+  const move = `dkv transfer-leader ${target}`;
+  const moved = await sit(cluster, "transfer", move).end();
+  assertEquals(moved, { code: 0, screen: `${target} leads\n` });
+  assertEquals(await cluster.leader(), target);
+  const refused = await sit(cluster, "nobody", "dkv transfer-leader node9")
+    .end();
+  assertEquals(refused.code, 4);
+  assertMatch(refused.screen, /^dkv: [^\n]*\(MEMBERSHIP_REFUSED\)\n$/);
+});
 
 /** Colour, escapes, a live table, a meter. */
 async function look(cluster: TestCluster): Promise<void> {

@@ -181,6 +181,39 @@ export async function inTerminal(
   return { code, screen };
 }
 
+/** A line of shell in a terminal at whose keys somebody sits. */
+export class Terminal {
+  /** What is to be seen. */
+  readonly screen: Follower;
+  readonly #child: Deno.ChildProcess;
+  readonly #keys: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
+
+  constructor(line: string, env: Readonly<Record<string, string>> = {}) {
+    this.#child = new Deno.Command("script", {
+      args: ["-qec", line, "/dev/null"],
+      env: { TERM: "xterm", ...env },
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "null",
+    }).spawn();
+    this.screen = new Follower(this.#child.stdout);
+    this.#keys = this.#child.stdin.getWriter();
+  }
+
+  /** Ctrl-C: the terminal interrupts everything that runs in its foreground. */
+  async interrupt(): Promise<void> {
+    await this.#keys.write(new Uint8Array([0x03]));
+  }
+
+  /** Waits for the end of the line; resolves with its exit code and all that was to be seen. */
+  async end(): Promise<{ code: number; screen: string }> {
+    const text = await this.screen.rest();
+    const { code } = await this.#child.status;
+    await this.#keys.close().catch(() => {});
+    return { code, screen: text.replaceAll("\r\n", "\n") };
+  }
+}
+
 /** A word for a shell. */
 export function shellWord(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
