@@ -16,11 +16,13 @@ import {
   endpoints,
   inTerminal,
   ROOT,
+  run,
   runOn,
   shellWord,
   Terminal,
   terminalTest,
 } from "./dkv.ts";
+import { tempDir } from "./needs.ts";
 
 /** Lines of help that wait for somebody: `cli_coordination_test.ts` runs their like. */
 const WAITING: readonly string[] = ["dkv elect team/lead worker-7"];
@@ -120,6 +122,18 @@ async function runExamples(
     assert(!/^\s+at |Error/m.test(part), `${line}\n${part}`);
     rest = rest.slice(end + wanted.length);
   }
+}
+
+for (const shell of ["bash", "zsh", "fish"]) {
+  terminalTest(`cli: ${shell} can read its completions`, async () => {
+    await using dir = await tempDir();
+    const path = `${dir.path}/completions`;
+    Deno.writeTextFileSync(path, (await run(["completions", shell])).out);
+    assertEquals(
+      await inTerminal(`${shell} -n ${shellWord(path)}`),
+      { code: 0, screen: "" },
+    );
+  }, { program: shell });
 }
 
 terminalTest("cli: in a terminal, Ctrl-C", async () => {

@@ -1,4 +1,4 @@
-/** What shells are told; that bash understands it is tried in `cli_terminal_test.ts`. */
+/** What shells are told; that they can read it is tried in `cli_terminal_test.ts`. */
 
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { OPTIONS } from "../arguments.ts";

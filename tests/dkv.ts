@@ -134,34 +134,47 @@ export class Follower {
   }
 }
 
-/** Registers a test that needs a terminal, which `script` of util-linux makes. */
+/**
+ * Registers a test that needs a terminal, which `script` of util-linux makes, and perhaps a program
+ * in it.
+ */
 export function terminalTest(
   name: string,
   fn: () => Promise<void>,
+  { program }: { program?: string } = {},
 ): void {
   const wanted = [...CLUSTER_NEEDS, "script"] as const;
-  if (!has(wanted) || isInstalled()) {
+  const absent = has(wanted) ? absentOf(program) : null;
+  if (absent === null) {
     return needs(wanted, name, fn, {
       sanitizeOps: false,
       sanitizeResources: false,
     });
   }
   Deno.test({
-    name: `${name} (ignored: there is no script of util-linux)`,
+    name: `${name} (ignored: there is no ${absent})`,
     fn,
     ignore: true,
   });
 }
 
-function isInstalled(): boolean {
+/** What is not installed; null if all is. */
+function absentOf(program: string | undefined): string | null {
+  const script = "script of util-linux";
   try {
     const { stdout } = new Deno.Command("script", { args: ["--version"] })
       .outputSync();
-    return new TextDecoder().decode(stdout).includes("util-linux");
+    if (!new TextDecoder().decode(stdout).includes("util-linux")) return script;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
+    if (error instanceof Deno.errors.NotFound) return script;
     throw error;
   }
+  if (program === undefined) return null;
+  const { success } = new Deno.Command("script", {
+    args: ["-qec", `command -v ${program}`, "/dev/null"],
+    stdin: "null",
+  }).outputSync();
+  return success ? null : program;
 }
 
 /** Runs a line of shell in a terminal and resolves with everything that was to be seen. */
