@@ -165,6 +165,25 @@ export function oneLine(text: string): string {
   return text.replace(/\s+/g, " ").trim();
 }
 
+/** Where a meter is drawn. */
+export interface Screen {
+  writeSync(bytes: Uint8Array): number;
+}
+
+/** How a {@linkcode Meter} is shown. */
+export interface MeterOptions {
+  readonly isShown?: boolean;
+  /** Default: the terminal that the errors go to; null if there is none. */
+  readonly screen?: Screen | null;
+  /** A clock, in milliseconds. */
+  readonly now?: () => number;
+}
+
+/** The terminal that the errors go to; null if it is none, or can do nothing but print. */
+function ownScreen(): Screen | null {
+  return Deno.stderr.isTerminal() && !isDumb() ? Deno.stderr : null;
+}
+
 /**
  * How far something is, on one line of a terminal; nothing at all elsewhere:
  *
@@ -172,21 +191,28 @@ export function oneLine(text: string): string {
  */
 export class Meter {
   readonly #what: string;
-  readonly #isShown: boolean;
-  readonly #startMs = performance.now();
+  readonly #screen: Screen | null;
+  readonly #now: () => number;
+  readonly #startMs: number;
   #drawnMs = -Infinity;
   /** Where it was a while ago, oldest first. */
   #marks: { timeMs: number; records: number; share: number }[] = [];
 
-  constructor(what: string, { isShown = true } = {}) {
+  constructor(
+    what: string,
+    { isShown = true, screen = ownScreen(), now = () => performance.now() }:
+      MeterOptions = {},
+  ) {
     this.#what = what;
-    this.#isShown = isShown && Deno.stderr.isTerminal() && !isDumb();
+    this.#screen = isShown ? screen : null;
+    this.#now = now;
+    this.#startMs = now();
   }
 
   /** `share` is from 0 to 1; null if nobody knows. */
   update(records: number, share: number | null): void {
-    const now = performance.now();
-    if (!this.#isShown || now - this.#drawnMs < METER_MS) return;
+    const now = this.#now();
+    if (this.#screen === null || now - this.#drawnMs < METER_MS) return;
     this.#drawnMs = now;
     this.#marks.push({ timeMs: now, records, share: share ?? 0 });
     while ((this.#marks[1]?.timeMs ?? now) < now - RATE_MS) this.#marks.shift();
@@ -195,8 +221,8 @@ export class Meter {
 
   /** Leaves an empty line, and tells how many seconds it took. */
   end(): number {
-    if (this.#drawnMs > 0) this.#draw("");
-    return (performance.now() - this.#startMs) / 1000;
+    if (this.#drawnMs > -Infinity) this.#draw("");
+    return (this.#now() - this.#startMs) / 1000;
   }
 
   #text(
@@ -225,7 +251,7 @@ export class Meter {
   }
 
   #draw(text: string): void {
-    Deno.stderr.writeSync(encoder.encode(`\r${text}\x1b[K`));
+    this.#screen?.writeSync(encoder.encode(`\r${text}\x1b[K`));
   }
 }
 

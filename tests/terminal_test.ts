@@ -1,10 +1,17 @@
 /** What people and pipes get to see. */
 
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { setColorEnabled } from "@std/fmt/colors";
 import { Histogram } from "../bench.ts";
 import { statusTable } from "../overview.ts";
-import { Output, readable, table, timeText } from "../terminal.ts";
+import {
+  Meter,
+  type MeterOptions,
+  Output,
+  readable,
+  table,
+  timeText,
+} from "../terminal.ts";
 
 function bytes(...values: number[]): Uint8Array {
   return new Uint8Array(values);
@@ -51,6 +58,73 @@ Deno.test("terminal: tables and times", () => {
     "2:05:00",
   ]);
   setColorEnabled(true);
+});
+
+/** A clock that stands still unless it is told, and a screen of which every drawing is kept. */
+class Watched {
+  nowMs = 5000;
+  readonly drawn: string[] = [];
+  readonly options: MeterOptions = {
+    now: () => this.nowMs,
+    screen: {
+      writeSync: (bytes) => {
+        this.drawn.push(new TextDecoder().decode(bytes));
+        return bytes.length;
+      },
+    },
+  };
+
+  /** The line on the screen. */
+  get line(): string {
+    const text = this.drawn.at(-1) ?? "";
+    assert(text.startsWith("\r") && text.endsWith("\x1b[K"), text);
+    return text.slice(1, -3);
+  }
+}
+
+Deno.test("terminal: the meter shows share, rate and time left", () => {
+  const watched = new Watched();
+  const meter = new Meter("importing", watched.options);
+  meter.update(0, 0);
+  // Nothing has moved yet: there is no rate to tell.
+  const bar = (full: number) => `[${"█".repeat(full)}${"─".repeat(24 - full)}]`;
+  assertEquals(watched.line, `importing ${bar(0)}   0 %  0 records`);
+  watched.nowMs += 99;
+  meter.update(100, 0.1);
+  assertEquals(watched.drawn.length, 1, "It is drawn ten times a second");
+  watched.nowMs += 901;
+  meter.update(18_440, 0.25);
+  assertEquals(
+    watched.line,
+    `importing ${bar(6)}  25 %  18,440 records  18,440/s  0:03 left`,
+  );
+  // Both are those of the last few seconds: 12,000 records in the last six.
+  watched.nowMs += 6000;
+  meter.update(30_440, 0.3);
+  assertEquals(
+    watched.line,
+    `importing ${bar(7)}  30 %  30,440 records  2,000/s  1:24 left`,
+  );
+  watched.nowMs += 500;
+  assertEquals(meter.end(), 7.5);
+  assertEquals(watched.line, "");
+});
+
+Deno.test("terminal: a meter without an end has no bar, one that nobody sees is silent", () => {
+  const watched = new Watched();
+  const meter = new Meter("importing", watched.options);
+  meter.update(0, null);
+  watched.nowMs += 2000;
+  meter.update(1000, null);
+  assertEquals(watched.line, "importing  1,000 records  500/s");
+  const { length } = watched.drawn;
+  const hidden = new Meter("importing", { ...watched.options, isShown: false });
+  hidden.update(1, 0.5);
+  const nowhere = new Meter("importing", { ...watched.options, screen: null });
+  nowhere.update(1, 0.5);
+  watched.nowMs += 1000;
+  assertEquals([hidden.end(), nowhere.end()], [1, 1]);
+  assertEquals(watched.drawn.length, length);
 });
 
 Deno.test("terminal: the table of nodes counts lag from the newest", () => {
