@@ -326,6 +326,43 @@ test("a write that is stuck holds back those far behind it", async () => {
   await everything;
 });
 
+test("a big value waits for a place in flight alone, and nobody for its answer", async () => {
+  await using node = await FakeNode.start({ role: "leader", behave: mute });
+  await using kv = await open(node);
+  const small = (count: number) =>
+    Array.from({ length: count }, () => kv.put("a", "small"));
+  const answer = (operations: readonly Operation[]) =>
+    node.send(
+      operations.map(({ id }) => ({ id, put: { revision: 1, version: 1 } })),
+    );
+  const sent = () => node.operations.map(({ sequence }) => sequence);
+  const sequences = (count: number) =>
+    Array.from({ length: count }, (_, at) => at + 1);
+  const before = small(3000);
+  let isBigAnswered = false;
+  const big = kv.put("b", new Uint8Array(1024 * 1024))
+    .then(() => isBigAnswered = true);
+  const after = small(500);
+  const everything = all([...before, big, ...after]);
+  await eventually("a full flight", () => sent().length === 2048);
+
+  // One place more than for those before it: 2,047 of these are not answered yet.
+  answer(node.operations.slice(0, 953));
+  await eventually("the big one", () => sent().length === 3001);
+  assertEquals(sent(), sequences(3001));
+  answer(node.operations.slice(953, 1453));
+  await eventually("those after it", () => sent().length === 3501);
+  assertEquals(sent(), sequences(3501));
+
+  const rest = node.operations.slice(1453);
+  const isBig = ({ sequence }: Operation) => sequence === 3001;
+  answer(rest.filter((operation) => !isBig(operation)));
+  await Promise.all([...before, ...after]);
+  assertEquals(isBigAnswered, false);
+  answer(rest.filter(isBig));
+  await everything;
+});
+
 /** A cluster of fakes, led by the first. */
 async function startThree(
   stack: AsyncDisposableStack,
