@@ -175,21 +175,25 @@ async function leads(cluster: TestCluster): Promise<void> {
  * Ctrl-C.
  */
 async function holds(cluster: TestCluster): Promise<void> {
-  const command = `trap 'n=$((n + 1))' INT
-    trap 'echo "interrupted $n"; exit 7' TERM
-    n=0
-    echo ready
-    while [ $n -eq 0 ]; do sleep 0.02; done
-    kill -TERM $PPID
-    while :; do sleep 0.02; done`;
-  const path = cluster.path("command.sh");
+  const command = `let interrupts = 0;
+    Deno.addSignalListener("SIGINT", () => {
+      if (++interrupts === 1) Deno.kill(Deno.ppid, "SIGTERM");
+    });
+    Deno.addSignalListener("SIGTERM", () => {
+      console.log(\`interrupts: \${interrupts}\`);
+      Deno.exit(7);
+    });
+    setTimeout(() => Deno.exit(8), 20_000);
+    console.log("ready");`;
+  const path = cluster.path("command.ts");
   Deno.writeTextFileSync(path, command);
-  const line = `dkv lock jobs/b -- bash ${shellWord(path)}`;
+  const runs = `deno run -q --no-config --no-lock --allow-run`;
+  const line = `dkv lock jobs/b -- ${runs} ${shellWord(path)}`;
   const terminal = sit(cluster, "lock", line);
   await terminal.screen.until(/ready/);
   await terminal.interrupt();
   const { code, screen } = await terminal.end();
-  assertMatch(screen, /^ready\n(\^C)?interrupted 1\n$/);
+  assertMatch(screen, /^ready\n(\^C)?interrupts: 1\n$/);
   assertEquals(code, 7);
   assertEquals((await runOn(cluster, "list", "jobs/b")).code, 1);
 }
