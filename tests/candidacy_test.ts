@@ -307,7 +307,7 @@ class Holder implements AsyncDisposable {
 
   /** Never looks whether the lock is lost: only the token is in the way. */
   async #write(kv: Client, lock: Lock): Promise<void> {
-    const bursts = this.#random.between(20, 200);
+    const bursts = this.#random.between(10, 60);
     for (let burst = 0; burst < bursts; burst++) {
       const writes = Array.from({ length: BURST }, async (_, at) => {
         const value = `${lock.token} ${this.#at} ${burst * BURST + at}`;
@@ -339,24 +339,26 @@ async function torment(
   { holders, ledger }: { holders: readonly Holder[]; ledger: Ledger },
 ): Promise<void> {
   const random = new Random(SEED);
-  const next = async (token: number) =>
+  const next = async () => {
+    const { token } = ledger.holder ?? { token: 0 };
     await eventually(
       "another holder",
       () => ledger.holder !== null && ledger.holder.token > token,
     );
-  await next(0);
+  };
+  await next();
   for (let round = 0; round < 6; round++) {
     const isFrozen = round === 3;
     const leader = await cluster.leader();
     if (isFrozen) cluster.freeze(leader);
-    const { at, token } = ledger.holder ?? { at: 0, token: 0 };
+    const holder = holders[ledger.holder?.at ?? 0];
     const direction = random.pick(["forward", "back"] as const);
     const isWhole = random.chance(1, 2);
-    holders[at]?.cut(...(isWhole ? [] : [direction]));
-    await next(token);
-    holders[at]?.heal();
+    holder?.cut(...(isWhole ? [] : [direction]));
+    await next();
+    holder?.heal();
     if (isFrozen) cluster.thaw(leader);
-    await next(token + 1);
+    await next();
   }
 }
 
