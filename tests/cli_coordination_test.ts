@@ -9,12 +9,18 @@ import {
 } from "@std/assert";
 import { clusterTest, eventually, type TestCluster } from "./cluster.ts";
 import { endpoints, Follower, run, runOn, start } from "./dkv.ts";
+import { Proxy } from "./proxy.ts";
 
 clusterTest(
   "cli: leases, locks around commands, elections",
   { nodes: 1 },
   async (cluster) => {
-    await Promise.all([leases(cluster), locks(cluster), elections(cluster)]);
+    await Promise.all([
+      leases(cluster),
+      renewals(cluster),
+      locks(cluster),
+      elections(cluster),
+    ]);
   },
 );
 
@@ -56,6 +62,29 @@ async function leases(cluster: TestCluster): Promise<void> {
     assertEquals([code, out], [1, ""]);
     assertStringIncludes(err, id);
   }
+}
+
+/** A renewal that nobody answers does not keep the command from ending. */
+async function renewals(cluster: TestCluster): Promise<void> {
+  const [address = ""] = cluster.addresses;
+  await using proxy = new Proxy(address);
+  const id = (await runOn(cluster, "lease", "grant", "1500")).out.trim();
+  const line = ["lease", "keep-alive", id, "--timeout", "30s"];
+  const keeping = start([...line, "--endpoints", proxy.address]);
+  const follower = new Follower(keeping.stdout);
+  await follower.until(/lives for 1500 ms\n/);
+  proxy.pause();
+  // Long after it was to be renewed.
+  await eventually(
+    "the end of the lease",
+    async () => (await runOn(cluster, "lease", "ttl", id)).code === 1,
+  );
+  const startMs = performance.now();
+  keeping.kill("SIGINT");
+  assertEquals((await keeping.status).code, 130);
+  assert(performance.now() - startMs < 2000, "it waited for an answer");
+  assertEquals(await new Follower(keeping.stderr).rest(), "");
+  await follower.rest();
 }
 
 async function locks(cluster: TestCluster): Promise<void> {
