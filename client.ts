@@ -29,6 +29,7 @@ import {
   toStatus,
   type TransactResult,
 } from "./answers.ts";
+import { parseEndpoints } from "./addresses.ts";
 import { closedError, type Endpoint, Endpoints } from "./endpoints.ts";
 import { DkvError } from "./errors.ts";
 import { Atomic } from "./atomic.ts";
@@ -95,7 +96,6 @@ export type { Watch, WatchOptions } from "./subscription.ts";
 
 /** How long an operation may take unless it says otherwise. */
 const TIMEOUT_MS = 5000;
-const DEFAULT_PORT = "50051";
 
 /** Options of {@linkcode connect}. */
 export interface ConnectOptions extends CallOptions {
@@ -150,7 +150,7 @@ export interface LeaseOptions extends CallOptions {
  * ```
  *
  * @param endpoints `host:port`, several of them in a list or separated by commas.
- * @throws {DkvError} UNREACHABLE if none of them answers in time.
+ * @throws {DkvError} CONFIG_INVALID if one can be no address; UNREACHABLE if none answers in time.
  */
 export async function connect(
   endpoints: string | readonly string[],
@@ -750,19 +750,6 @@ export class Client implements AsyncDisposable {
   ): { timeoutMs: number; signal: AbortSignal | undefined; write: boolean } {
     return { timeoutMs, signal, write: true };
   }
-}
-
-/** Splits and checks a list of endpoints. */
-export function parseEndpoints(
-  endpoints: string | readonly string[],
-): string[] {
-  const all = typeof endpoints === "string" ? endpoints.split(",") : endpoints;
-  const addresses = all.map((text) => text.trim()).filter((text) => text !== "")
-    .map((text) => /:\d+$/.test(text) ? text : `${text}:${DEFAULT_PORT}`);
-  if (addresses.length === 0) {
-    throw new DkvError("UNREACHABLE", "No endpoints were given");
-  }
-  return [...new Set(addresses)];
 }
 
 function toNumber({ value }: ModifyResult): bigint {

@@ -5,12 +5,13 @@
  * @module
  */
 
+import { parseEndpoints } from "./addresses.ts";
 import type { Client } from "./client.ts";
 import { type Arguments, EXIT, UsageError } from "./arguments.ts";
+import { DkvError } from "./errors.ts";
 import { note, type Output, type Stop, variable } from "./terminal.ts";
 
 const DEFAULT_ENDPOINTS = "127.0.0.1:50051,127.0.0.1:50052,127.0.0.1:50053";
-const PORT_MAX = 65_535;
 
 /** What a command is given. */
 export interface Invocation {
@@ -22,32 +23,20 @@ export interface Invocation {
 export type Run = (invocation: Invocation) => Promise<number>;
 
 /**
- * The nodes to talk to, as they were written.
+ * The nodes to talk to.
  *
  * @throws {UsageError} if that can be no list of addresses.
  */
-export function endpointsOf(args: Arguments): string {
+export function endpointsOf(args: Arguments): string[] {
   const given = args.text("endpoints");
   const text = given ?? (variable("DKV_ENDPOINTS") || DEFAULT_ENDPOINTS);
-  const source = given === undefined ? "DKV_ENDPOINTS" : "--endpoints";
-  const all = text.split(",").map((one) => one.trim()).filter(Boolean);
-  const wrong = all.length === 0
-    ? "nothing"
-    : all.find((one) => !isAddress(one));
-  if (wrong === undefined) return text;
-  throw new UsageError(
-    `${source} takes HOST:PORT, or several separated by commas, not ${wrong}`,
-  );
-}
-
-/** A name or an address, which is in brackets if it has colons itself, and perhaps a port. */
-function isAddress(text: string): boolean {
-  const match = text.match(
-    /^(?:[^\s:/@[\]]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?$/i,
-  );
-  if (match === null) return false;
-  const [, port] = match;
-  return port === undefined || Number(port) > 0 && Number(port) <= PORT_MAX;
+  try {
+    return parseEndpoints(text);
+  } catch (error) {
+    if (!(error instanceof DkvError)) throw error;
+    const source = given === undefined ? "DKV_ENDPOINTS" : "--endpoints";
+    throw new UsageError(`${source}: ${error.message}`);
+  }
 }
 
 /**

@@ -42,9 +42,8 @@ export async function status(invocation: Invocation): Promise<number> {
   if (intervalMs < INTERVAL_MS_MIN) {
     throw new UsageError(`--interval is at least ${INTERVAL_MS_MIN} ms`);
   }
-  const { parseEndpoints } = await import("./client.ts");
   const monitor = new Monitor(
-    parseEndpoints(endpointsOf(args)),
+    endpointsOf(args),
     Math.min(args.duration("timeout") ?? ASK_MS, ASK_MS),
   );
   using stop = new Stop();

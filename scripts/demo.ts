@@ -7,7 +7,7 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { setColorEnabled } from "@std/fmt/colors";
-import { parseEndpoints } from "../client.ts";
+import { parseEndpoints } from "../addresses.ts";
 import { DkvError } from "../errors.ts";
 import { onStop, taskArgs } from "../launch.ts";
 import { count, Report, seconds, Unverified } from "./report.ts";

@@ -233,7 +233,10 @@ needs(CLUSTER_NEEDS, "cli: wrong usage is 2, nobody there is 3", async () => {
     ["import - --resume", /takes --skip-lines/],
     ["bench --clients 0", /--clients takes a whole number from 1/],
     ["completions tcsh", /bash, zsh, fish, not tcsh/],
-    ["get key --endpoints ,", /--endpoints takes HOST:PORT, .* not nothing/],
+    [
+      "get key --endpoints ,",
+      /--endpoints: Endpoints are HOST:PORT, .* not nothing/,
+    ],
     ["get key --endpoints 127.0.0.1:99999", /not 127\.0\.0\.1:99999\. See/],
     ["get key --endpoints 127.0.0.1:0", /not 127\.0\.0\.1:0\. See/],
     ["status --endpoints a:1,b:port", /HOST:PORT, .* not b:port\. See/],
@@ -255,7 +258,7 @@ needs(CLUSTER_NEEDS, "cli: wrong usage is 2, nobody there is 3", async () => {
     env: { DKV_ENDPOINTS: "127.0.0.1:70000" },
   });
   assertEquals(variable.code, 2);
-  assertStringIncludes(variable.err, "DKV_ENDPOINTS takes HOST:PORT");
+  assertStringIncludes(variable.err, "DKV_ENDPOINTS: Endpoints are HOST:PORT");
   const nobody = ["--endpoints", "127.0.0.1:1", "--timeout", "300"];
   const commands = [["get", "key"], ["put", "key", "value"], ["list"]];
   const failed = await Promise.all(

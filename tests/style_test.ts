@@ -70,7 +70,7 @@ const LAYERS: readonly (readonly string[])[] = [
   // Starts and stops everything, so it knows everything.
   ["node"],
   // The client: see CLIENT.
-  ["operations", "fieldreader", "timer"],
+  ["operations", "fieldreader", "timer", "addresses"],
   ["answers"],
   ["endpoints"],
   ["requests", "listing", "subscription"],
@@ -94,6 +94,7 @@ const CLIENT: readonly string[] = [
   "operations",
   "fieldreader",
   "timer",
+  "addresses",
   "answers",
   "endpoints",
   "requests",

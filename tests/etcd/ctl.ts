@@ -54,6 +54,16 @@ const NORMAL: readonly (readonly [RegExp, string])[] = [
   [/"ttl":\d+/g, '"ttl":0'],
 ];
 
+/**
+ * Lists that etcd tells in an order that differs from run to run: keys of a lease as a hash table has
+ * them, members by numbers that depend on the time. What is in the list must be there.
+ */
+const IN_ANY_ORDER: readonly (readonly [RegExp, string])[] = [
+  [/attached keys\(\[(.*?)\]\)/g, " "],
+  [/ETCD_INITIAL_CLUSTER="(.*?)"/g, ","],
+  [/((?: ID, (?:un)?started, .*\n?)+)/g, "\n"],
+];
+
 /** One server, and what commands on it have captured. */
 export class Ctl {
   readonly address: string;
@@ -188,10 +198,14 @@ function normal(text: string): string {
     (rest, [regexp, otherwise]) => rest.replace(regexp, otherwise),
     text,
   );
-  // etcd tells the keys of a lease in the order of a hash table, at random: each must be there.
-  return replaced.replace(
-    /attached keys\(\[(.*?)\]\)/g,
-    (_, keys: string) => `attached keys([${keys.split(" ").sort().join(" ")}])`,
+  return IN_ANY_ORDER.reduce(
+    (rest, [regexp, separator]) =>
+      rest.replace(
+        regexp,
+        (all, list: string) =>
+          all.replace(list, () => list.split(separator).sort().join(separator)),
+      ),
+    replaced,
   );
 }
 
