@@ -92,6 +92,7 @@ export type {
   Transaction,
   Value,
 } from "./operations.ts";
+export { json } from "./operations.ts";
 export type { Watch, WatchOptions } from "./subscription.ts";
 
 /** How long an operation may take unless it says otherwise. */

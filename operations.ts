@@ -27,6 +27,34 @@ export type Key = string | Uint8Array;
 /** A value: a string stands for its UTF-8 bytes. */
 export type Value = string | Uint8Array;
 
+/**
+ * Anything that JSON can say, as a value; `Entry.json` reads it again.
+ *
+ * ```ts
+ * import { connect, json } from "./client.ts";
+ *
+ * await using kv = await connect("127.0.0.1:50051");
+ * await kv.put("flight/7", json({ seats: 180 }));
+ * ```
+ *
+ * @throws {DkvError} MALFORMED if JSON has no words for it: undefined, a function, a bigint, a
+ * circle.
+ */
+export function json(value: unknown): string {
+  let text: string | undefined;
+  let cause: unknown;
+  try {
+    text = JSON.stringify(value);
+  } catch (error) {
+    cause = error;
+  }
+  if (text !== undefined) return text;
+  const why = cause instanceof Error
+    ? cause.message.split("\n")[0]
+    : typeof value;
+  throw new DkvError("MALFORMED", `The value is no JSON: ${why}`, { cause });
+}
+
 /** Keys from `start` up to but without `end`, in the order of their bytes. */
 export interface KeyRange {
   /** Default: from the very first key. */

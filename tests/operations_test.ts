@@ -13,6 +13,7 @@ import {
   encodeHead,
   encodePut,
   encodeTransaction,
+  json,
   type ModifyOperation,
   OPERATION_BYTES_MAX,
   prefixEnd,
@@ -239,6 +240,17 @@ Deno.test("operations: one that is too large is refused, with the limit", () => 
   assertEquals(error.code, "REQUEST_TOO_LARGE");
   const { bytes } = encodePut(FRAME, { key: "a", value: "b" });
   assertLessOrEqual(bytes.length, 64);
+});
+
+Deno.test("operations: what JSON has no words for is refused", () => {
+  assertEquals(json({ a: [1, null, "é"] }), '{"a":[1,null,"é"]}');
+  assertEquals(json(null), "null");
+  const circle: { self?: unknown } = {};
+  circle.self = circle;
+  for (const value of [undefined, () => {}, Symbol("s"), 1n, circle]) {
+    const error = assertThrows(() => json(value), DkvError, "no JSON");
+    assertEquals(error.code, "MALFORMED");
+  }
 });
 
 Deno.test("operations: where a prefix ends", () => {
