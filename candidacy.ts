@@ -155,7 +155,10 @@ export class Candidacy {
       return place;
     } catch (error) {
       await giveBack(lease, error);
-      throw error;
+      // As there: with its lease the place is lost, whatever became of the put.
+      throw lease.signal.aborted && !signal.aborted
+        ? lease.signal.reason
+        : error;
     }
   }
 
@@ -314,10 +317,13 @@ async function ended(
   }
 }
 
+/** How long one that gives up waiting waits for the cluster to hear of it. */
+const GIVE_BACK_MS = 1000;
+
 /** A lease that cannot be given back ends by itself; the first error is the one to tell. */
 async function giveBack(lease: Lease, error: unknown): Promise<void> {
   try {
-    await lease.revoke();
+    await lease.revoke({ timeoutMs: GIVE_BACK_MS });
   } catch (second) {
     if (!(second instanceof DkvError)) {
       throw new AggregateError([error, second]);

@@ -87,13 +87,22 @@ export class Lease implements AsyncDisposable {
     return this.#lost.signal;
   }
 
-  /** Ends the lease and deletes its keys, in one revision. Without effect if it was lost. */
+  /**
+   * Ends the lease and deletes its keys, in one revision. Without effect if it was lost. If it fails it
+   * may be tried again; the lease is not renewed any more and ends by itself.
+   */
   async revoke(options: CallOptions = {}): Promise<void> {
     if (this.#isReleased) return;
     this.#isReleased = true;
     this.#stop();
     if (this.signal.aborted) return;
-    await this.#calls.revoke(this.id, options);
+    try {
+      await this.#calls.revoke(this.id, options);
+    } catch (error) {
+      if (error instanceof DkvError && error.code === "LEASE_NOT_FOUND") return;
+      this.#isReleased = false;
+      throw error;
+    }
   }
 
   /**

@@ -480,11 +480,23 @@ export class Requests {
       const text = `${address} does not answer`;
       this.#lose(stream, new DkvError("UNREACHABLE", text));
     }
+    // With a node to talk to, they leave the queue as it is sent.
+    if (this.#endpoints.current === null) this.#dropSettled();
     const due = this.#paused.filter(({ pauseMs }) => pauseMs <= now);
     if (due.length === 0) return;
     this.#paused = this.#paused.filter(({ pauseMs }) => pauseMs > now);
     for (const request of due) this.#waitingBytes -= sizeOf(request);
     this.#requeue(due.filter(({ settled }) => !settled));
+  }
+
+  #dropSettled(): void {
+    const waiting = this.#queue.slice(this.#head);
+    this.#queue = waiting.filter(({ settled }) => !settled);
+    this.#head = 0;
+    if (this.#queue.length === waiting.length) return;
+    for (const request of waiting) {
+      if (request.settled) this.#waitingBytes -= sizeOf(request);
+    }
   }
 
   #expire(request: Request): void {

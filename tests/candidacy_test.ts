@@ -381,6 +381,7 @@ clusterTest(
       await torment(cluster, { holders, ledger });
     } finally {
       stop.abort(new Error("enough"));
+      await Promise.allSettled([running]);
     }
     await running;
 

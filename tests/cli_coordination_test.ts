@@ -68,11 +68,11 @@ async function leases(cluster: TestCluster): Promise<void> {
 async function renewals(cluster: TestCluster): Promise<void> {
   const [address = ""] = cluster.addresses;
   await using proxy = new Proxy(address);
-  const id = (await runOn(cluster, "lease", "grant", "1500")).out.trim();
+  const id = (await runOn(cluster, "lease", "grant", "6000")).out.trim();
   const line = ["lease", "keep-alive", id, "--timeout", "30s"];
   const keeping = start([...line, "--endpoints", proxy.address]);
   const follower = new Follower(keeping.stdout);
-  await follower.until(/lives for 1500 ms\n/);
+  await follower.until(/lives for 6000 ms\n/);
   proxy.pause();
   // Long after it was to be renewed.
   await eventually(

@@ -532,7 +532,7 @@ type UnaryCall = (
 ) => void;
 
 /** Ports that are free now; nothing holds them until the nodes bind them. */
-function freeAddresses(count: number): string[] {
+export function freeAddresses(count: number): string[] {
   const listeners = Array.from(
     { length: count },
     () => Deno.listen({ hostname: "127.0.0.1", port: 0 }),

@@ -6,7 +6,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { ENVIRONMENT } from "../launch.ts";
-import { clusterTest, type TestCluster } from "./cluster.ts";
+import { clusterTest, freeAddresses, type TestCluster } from "./cluster.ts";
 import { needs } from "./needs.ts";
 import { outcomeOf } from "./outcome.ts";
 
@@ -79,7 +79,7 @@ function allExamples(): Example[] {
 /** An example as it runs here: on this cluster, with this checkout's modules. */
 function placed({ text }: Example, cluster: TestCluster): string {
   // A node of its own needs an address and a directory of its own.
-  const own = text.includes("startNode") ? [freeAddress()] : undefined;
+  const own = text.includes("startNode") ? freeAddresses(1) : undefined;
   const addresses = own ?? cluster.addresses;
   return text
     .replace(
@@ -92,11 +92,6 @@ function placed({ text }: Example, cluster: TestCluster): string {
       /"\.\/(\w+\.ts)"/g,
       (_, path) => JSON.stringify(new URL(`../${path}`, import.meta.url).href),
     );
-}
-
-function freeAddress(): string {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return `127.0.0.1:${listener.addr.port}`;
 }
 
 clusterTest("docs: every example runs", {}, async (cluster) => {

@@ -17,7 +17,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { taskArgs } from "../launch.ts";
 import { TestCluster } from "./cluster.ts";
 import { Balancer } from "./kv/balancer.ts";
-import { run, start } from "./kv/process.ts";
+import { lastLine, run, start } from "./kv/process.ts";
 
 const USAGE = `Usage: deno task kv:diff [-- --seed N --sequences 5000]
        deno task kv:bars [-- --seconds 30 --every 5 --only add|check|set]`;
@@ -157,7 +157,7 @@ async function increments(
     setTimeout(resolve, Math.max(1, end - performance.now()))
   );
   await load.end();
-  const told: Increments = JSON.parse(await load.output);
+  const told: Increments = JSON.parse(lastLine(await load.output));
   const steps = JSON.stringify([["get", [kind]]]);
   const url = cluster.httpUrl(await cluster.leader());
   const value = Number(await run("writer.js", { args: [url, steps] }));

@@ -17,7 +17,7 @@ import { serialize } from "node:v8";
 import { clusterTest, eventually, TestCluster } from "./cluster.ts";
 import { run as dkv, start as startDkv } from "./dkv.ts";
 import { Balancer } from "./kv/balancer.ts";
-import { type Client, clients, run, start } from "./kv/process.ts";
+import { type Client, clients, lastLine, run, start } from "./kv/process.ts";
 import { Wire } from "./kv/wire.ts";
 import { CLUSTER_NEEDS, needs, tempDir } from "./needs.ts";
 
@@ -282,7 +282,7 @@ async function watches(cluster: TestCluster): Promise<void> {
   await printed('["zero",null]');
   await sets(url, ["set", ["w", 1], "one"]);
   await printed('["one",null]');
-  await sets(url, ["expire", ["w", 1], "two", 500]);
+  await sets(url, ["expire", ["w", 1], "two", 3000]);
   await printed("[null,null]");
   await sets(url, ["set", ["w", 2], "end"]);
   for (const { output } of watchers) {
@@ -315,14 +315,14 @@ async function incrementers(
     const args = [kind, String(count), kind, ...urls];
     return start("load.js", { args, token, client });
   });
+  await Promise.all(programs.map((program) => program.printed("begun\n")));
   return async () => {
     for (const program of programs) await program.end();
     const told = await Promise.all(
       programs.map(async ({ output }): Promise<Told> =>
-        JSON.parse(await output)
+        JSON.parse(lastLine(await output))
       ),
     );
-    for (const { acknowledged } of told) assert(acknowledged > 0);
     const total = (what: "acknowledged" | "attempted" | "errors") =>
       told.reduce((sum, one) => sum + one[what], 0);
     return {
@@ -459,8 +459,9 @@ clusterTest("kvconnect: every client, everything", {
 }, async (cluster) => {
   await Promise.all([sameStory(cluster), exchange(cluster)]);
   await refusals(cluster);
+  // By itself, since it looks at the time.
+  await expiry(cluster);
   await Promise.all([
-    expiry(cluster),
     watches(cluster),
     wrongTokens(cluster),
     sums(cluster),
@@ -578,6 +579,8 @@ clusterTest(
   "kvconnect: a write under way when its node is told to stop is answered",
   {
     kvConnect: ONE_DATABASE,
+    // A leader whose followers stand still goes on leading for a second.
+    settings: { electionTicksMin: 20 },
   },
   async (cluster) => {
     const thaw = (leader: string) => {

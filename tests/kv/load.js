@@ -1,5 +1,6 @@
 /**
- * Load on a cluster through a client of Deno KV. Prints one line of JSON.
+ * Load on a cluster through a client of Deno KV. Prints one line of JSON; those that go on until they
+ * are told to end say `begun` before it, when the first increment is acknowledged.
  *
  *     load.js set SECONDS LOOPS URL          how many a second
  *     load.js add CLIENTS KEY URL…           until its input ends
@@ -58,7 +59,9 @@ async function increment() {
       attempted++;
       const started = performance.now();
       try {
-        if (await attempt(client, key)) acknowledged++;
+        if (await attempt(client, key) && acknowledged++ === 0) {
+          console.log("begun");
+        }
       } catch {
         errors++;
       }

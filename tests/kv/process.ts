@@ -10,6 +10,9 @@ import { has } from "../needs.ts";
 /** What opens the databases of test clusters that say nothing else. */
 export const TOKEN = "development";
 
+/** How long a program may take to print what is waited for. */
+const PRINT_MS_MAX = 30_000;
+
 const decoder = new TextDecoder();
 
 /** The clients that there are. */
@@ -69,7 +72,9 @@ export function start(name: string, options: ProgramOptions): Program {
     tell();
     const end = () => reject(new Error(`${name} ended without ${wanted}`));
     output.then(end, reject);
-    return promise;
+    const late = new Error(`${name} did not print ${wanted}: ${text}`);
+    const timer = setTimeout(() => reject(late), PRINT_MS_MAX);
+    return promise.finally(() => clearTimeout(timer));
   };
   return { end: () => child.stdin.close(), output, printed };
 }
@@ -83,6 +88,11 @@ export async function run(
   const output = await program.output;
   await program.end().catch(() => {});
   return output;
+}
+
+/** What a program ends with, after what it had to say meanwhile. */
+export function lastLine(output: string): string {
+  return output.trimEnd().split("\n").at(-1) ?? "";
 }
 
 /** Where Node finds the package, which has no others below it. */

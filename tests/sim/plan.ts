@@ -86,7 +86,7 @@ export interface Plan {
   readonly clockRates: readonly number[];
   readonly network: NetworkPlan;
   readonly clients: number;
-  /** Clients of Deno KV: in some runs alone. */
+  /** Clients of Deno KV, beside the others. */
   readonly kvClients: number;
   readonly watches: number;
   readonly client: ClientPlan;
@@ -132,7 +132,7 @@ export function planOf(seed: number, without: Without = {}): Plan {
   const limits = random.chance(500) ? {} : drawLimits(random);
   const clients = random.between(2, 6);
   const watches = random.between(0, 4);
-  // A stream of its own: runs without them are what they were.
+  // A stream of its own, so that it changes no other draw.
   const kv = new Random(seed, "atomic writes");
   const kvClients = kv.pick([0, 0, 1, 3]);
   const faults = drawFaults(random, { machines, founders });
