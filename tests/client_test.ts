@@ -254,7 +254,8 @@ clusterTest(
     assertEquals((await kv.put("k", "x")).version, 1);
 
     const { connect } = await import("../client.ts");
-    await rejectsWith("UNREACHABLE", connect(""));
+    await rejectsWith("CONFIG_INVALID", connect(""));
+    await rejectsWith("CONFIG_INVALID", connect("127.0.0.1:99999"));
     const nobody = connect("127.0.0.1:1", { timeoutMs: 300 });
     await rejectsWith("UNREACHABLE", nobody);
     await kv.close();
