@@ -5,6 +5,7 @@
  * ```text
  *   members        place in the configuration, or else address in the file
  *   guests         invited by address, connected under their own name, not let in yet
+ *   strangers      let in while this node was away: it has yet to learn of them, perhaps from them
  *   the rest       nodes of the file that take no part: they may rejoin
  * ```
  *
@@ -16,7 +17,7 @@ import { isSameAddress, type NodeConfig } from "./config.ts";
 import type { Hello } from "./frame.ts";
 import type { NodeId } from "./handshake.ts";
 import { isInvitedByAddress, isRejoined, nodeOfMember } from "./identity.ts";
-import { membersOf, placeOf } from "./members.ts";
+import { MEMBERS_MAX, membersOf, placeOf } from "./members.ts";
 import type { Configuration, MemberId } from "./message.ts";
 
 /** The other nodes as one node knows them. */
@@ -25,6 +26,8 @@ export class AddressBook {
   readonly #file: ReadonlyMap<NodeId, string>;
   /** The name that somebody told who came from where this member was invited. */
   readonly #guests = new Map<MemberId, NodeId>();
+  /** Where those are, by their own word, whom the configuration does not have yet. */
+  readonly #strangers = new Map<NodeId, string>();
 
   constructor(self: NodeId, nodes: readonly NodeConfig[]) {
     this.#self = self;
@@ -56,6 +59,19 @@ export class AddressBook {
     return true;
   }
 
+  /** Somebody is connected whom {@linkcode others} did not name. True if that is news. */
+  meet({ nodeId, address }: Hello): boolean {
+    if (this.#strangers.get(nodeId) === address) return false;
+    if (this.#strangers.size >= MEMBERS_MAX) return false;
+    this.#strangers.set(nodeId, address);
+    return true;
+  }
+
+  /** Nobody of that name is connected any more. True if it was a stranger. */
+  part(nodeId: NodeId): boolean {
+    return this.#strangers.delete(nodeId);
+  }
+
   /**
    * Where every other node is. The last configuration counts most; in an earlier one stands who leaves
    * and must still hear that it is agreed on.
@@ -75,6 +91,10 @@ export class AddressBook {
         .findLast((found) => found !== undefined);
       if (address === undefined) this.#guests.delete(invited);
       else if (!known.has(nodeId)) known.set(nodeId, address);
+    }
+    for (const [nodeId, address] of this.#strangers) {
+      if (known.has(nodeId)) this.#strangers.delete(nodeId);
+      else known.set(nodeId, address);
     }
     for (const [nodeId, address] of this.#file) {
       const isElsewhere = known.has(nodeId) ||

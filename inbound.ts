@@ -24,7 +24,7 @@ export interface InboundOptions {
   /** A reason to refuse the dialler, or null. */
   readonly judge: (hello: Hello) => string | null;
   /** The dialler was welcomed. */
-  readonly onOpen: (inbound: Inbound, nodeId: NodeId) => void;
+  readonly onOpen: (inbound: Inbound, hello: Hello) => void;
   readonly onMessages: (nodeId: NodeId, envelopes: readonly Envelope[]) => void;
   /** Once, whoever ended it; the error is null if the dialler simply went away. */
   readonly onEnd: (inbound: Inbound, error: DkvError | null) => void;
@@ -144,7 +144,7 @@ export class Inbound {
     this.#call.write(
       toBuffer(encodeReply({ type: "welcome", hello: this.#options.hello() })),
     );
-    this.#options.onOpen(this, hello.nodeId);
+    this.#options.onOpen(this, hello);
   }
 
   /**

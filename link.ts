@@ -69,6 +69,13 @@ interface Flight {
 export class Link {
   readonly #options: LinkOptions;
   #address: string;
+  /** Where the node says that it is, if that is news: tried in turn with `#address`. */
+  #told: string;
+  #isToldNext = false;
+  /** Where the node said that it was when it was last reached at `#address`: not always that. */
+  #toldThere = "";
+  /** Of the last dial. */
+  #dialled: string;
   #state: "waiting" | "dialling" | "open" | "stopped" = "waiting";
   /** Null exactly while waiting or stopped. */
   #attempt: Attempt | null = null;
@@ -101,11 +108,13 @@ export class Link {
   constructor(options: LinkOptions) {
     this.#options = options;
     this.#address = options.address;
+    this.#told = options.address;
+    this.#dialled = options.address;
   }
 
-  /** `host:port` of the next dial. */
+  /** `host:port` of the last dial. */
   get address(): string {
-    return this.#address;
+    return this.#dialled;
   }
 
   /** True between welcome and loss. */
@@ -166,8 +175,10 @@ export class Link {
     }
   }
 
-  /** The other node has just shown that it is up: try now instead of later. */
-  nudge(): void {
+  /** The other node has just shown that it is up, and said where: try now instead of later. */
+  nudge(told = this.#address): void {
+    this.#told = told === this.#toldThere ? this.#address : told;
+    this.#isToldNext = false;
     if (this.#state !== "waiting") return;
     this.#failures = 0;
     this.#dial();
@@ -180,6 +191,7 @@ export class Link {
   moveTo(address: string): void {
     if (address === this.#address) return;
     this.#address = address;
+    this.#toldThere = "";
     const attempt = this.#attempt;
     if (this.#state === "dialling" && attempt !== null) {
       this.#lose(attempt, new DkvError("UNREACHABLE", "it has moved"));
@@ -256,8 +268,10 @@ export class Link {
     clearTimeout(this.#timer);
     this.#state = "dialling";
     const { limits, credentials, hello } = this.#options;
+    this.#dialled = this.#isToldNext ? this.#told : this.#address;
+    this.#isToldNext = !this.#isToldNext;
     const attempt: Attempt = {
-      dial: dial(this.#address, { method: "Exchange", limits, credentials }),
+      dial: dial(this.#dialled, { method: "Exchange", limits, credentials }),
       startedMs: performance.now(),
       leaving: null,
       ended: Promise.withResolvers(),
@@ -306,11 +320,12 @@ export class Link {
       return;
     }
     this.#state = "open";
+    if (this.#dialled === this.#address) this.#toldThere = welcome.address;
     this.#failures = 0;
     this.#reason = "";
     this.#heardMs = performance.now();
     log("info", `connected to ${nodeId}`, {
-      address: this.#address,
+      address: this.#dialled,
       version: welcome.softwareVersion,
     });
     onOpen();
@@ -367,7 +382,7 @@ export class Link {
 
   #report(error: DkvError, wasOpen: boolean): void {
     const { nodeId, limits, log } = this.#options;
-    const fields = { address: this.#address, code: error.code };
+    const fields = { address: this.#dialled, code: error.code };
     const refused = error.code === "IDENTITY_MISMATCH";
     const now = performance.now();
     if (wasOpen) {

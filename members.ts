@@ -11,6 +11,7 @@
  * @module
  */
 
+import { isSameAddress } from "./config.ts";
 import { assert, DkvError } from "./errors.ts";
 import type {
   Configuration,
@@ -384,7 +385,7 @@ function checkPlaces(
     if (!members.includes(member) || remove.includes(member)) {
       refuse(`${member} is not a member`);
     }
-    const other = taken.find((at) => at.address === address);
+    const other = taken.find((at) => isSameAddress(at.address, address));
     if (other !== undefined) refuse(`${other.member} is at ${address}`);
     taken.push(place);
   }

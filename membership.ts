@@ -114,7 +114,11 @@ export class Membership {
     { address, timeoutMs }: { address: string; timeoutMs: number },
   ): Promise<void> {
     return this.#change(timeoutMs, (configuration) => {
-      const places = membersOn(nodeId, configuration)
+      const members = membersOn(nodeId, configuration);
+      if (members.length === 0) {
+        throw new DkvError("MEMBERSHIP_REFUSED", `${nodeId} is not a member`);
+      }
+      const places = members
         .filter((member) => placeOf(configuration, member)?.address !== address)
         .map((member) => ({
           ...placeOf(configuration, member),

@@ -6,7 +6,7 @@
  */
 
 import { AddressBook } from "./addressbook.ts";
-import { type Config, isSameAddress, nodeOf } from "./config.ts";
+import { type Config, isAddress, isSameAddress, nodeOf } from "./config.ts";
 import { DkvError } from "./errors.ts";
 import type { Hello } from "./frame.ts";
 import type { Group } from "./group.ts";
@@ -28,7 +28,7 @@ export interface NeighboursOptions {
   /** The data directory, for messages. */
   readonly directory: string;
   readonly known: KnownMembers;
-  readonly group: Pick<Group, "core" | "configuration" | "join">;
+  readonly group: Pick<Group, "core" | "configuration" | "store" | "join">;
   readonly logger: Logger;
 }
 
@@ -36,10 +36,12 @@ export interface NeighboursOptions {
 export class Neighbours {
   readonly #options: NeighboursOptions;
   readonly #book: AddressBook;
-  /** What nodes that connected said last; those the configuration does not know ask to join. */
+  /** What connected nodes said last; those the configuration does not know ask to join. */
   readonly #hellos = new Map<NodeId, Hello>();
   /** The configurations that `#book` was last asked about: applied, and in force. */
   #placed: readonly Configuration[] = [];
+  /** What {@linkcode others} answered last. */
+  #others: ReadonlyMap<NodeId, string> = new Map();
 
   constructor(options: NeighboursOptions) {
     const { identity, config } = options;
@@ -76,12 +78,17 @@ export class Neighbours {
     const others = this.#book.others(this.#placed);
     for (const [nodeId, address] of others) {
       if (mayReach(address)) continue;
-      others.delete(nodeId);
+      // Where it was it may still be, and be heard.
+      const before = this.#others.get(nodeId) ??
+        config.nodes.find(({ id }) => id === nodeId)?.address;
+      if (before === undefined) others.delete(nodeId);
+      else others.set(nodeId, before);
       logger.error(
         `no permission to connect to ${nodeId} at ${address}: list a node on that host in ` +
           `${config.path}, or allow it, and start this node again`,
       );
     }
+    this.#others = others;
     return others;
   }
 
@@ -108,7 +115,20 @@ export class Neighbours {
 
   /** True for a node that is none of the others and may come all the same. */
   invites(hello: Hello): boolean {
-    return this.#book.isInvited(this.#options.group.core.configuration, hello);
+    const { configuration } = this.#options.group.core;
+    return this.#book.isInvited(configuration, hello) || this.#isAhead(hello);
+  }
+
+  /**
+   * True for one that the cluster may have let in while this node was away, and that may lead it by now.
+   * A node that hears of a leader learns from that one who takes part.
+   */
+  #isAhead({ memberId, clusterId }: Hello): boolean {
+    const { group, identity } = this.#options;
+    if (group.core.leader !== null || !isRejoined(memberId)) return false;
+    // That it is no other cluster's is judged with every hello.
+    const isFounded = group.store.state.clusterId !== "";
+    return clusterId !== "" && (isFounded || isRejoined(identity.memberId));
   }
 
   /** A reason not to talk to a node that is otherwise right, or null. */
@@ -128,8 +148,16 @@ export class Neighbours {
     if (refusal !== null) return refusal;
     this.#hellos.set(nodeId, hello);
     // It is dialled from the next tick on.
-    if (this.#book.welcome(configuration, hello)) this.#placed = [];
+    const isNews = this.#book.welcome(configuration, hello) ||
+      !this.#others.has(nodeId) && this.#book.meet(hello);
+    if (isNews) this.#placed = [];
     return null;
+  }
+
+  /** The last stream of a node has ended. */
+  part(nodeId: NodeId): void {
+    this.#hellos.delete(nodeId);
+    if (this.#book.part(nodeId)) this.#placed = [];
   }
 
   /**
@@ -148,6 +176,7 @@ export class Neighbours {
 
 /** May this process connect to `host:port`? */
 export function mayReach(address: string): boolean {
+  if (!isAddress(address)) return false;
   const { state } = Deno.permissions.querySync({ name: "net", host: address });
   return state === "granted";
 }

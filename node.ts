@@ -381,12 +381,13 @@ export class Node {
     this.#lastTickMs += ticks * tickMs;
     this.#try(() => this.#checkSpace());
     if (this.#isHalted) return;
-    this.#neighbours.follow(this.#peers);
+    this.#try(() => this.#neighbours.follow(this.#peers));
+    if (this.#isHalted) return;
     for (let i = 0; i < Math.min(ticks, CATCH_UP_TICKS_MAX); i++) {
       this.#group.tick();
     }
     if (this.#group.ticks % JOIN_RETRY_TICKS === 0) {
-      this.#neighbours.takeIn(this.#peers);
+      this.#try(() => this.#neighbours.takeIn(this.#peers));
     }
     this.#endIfRemoved();
   }
@@ -439,6 +440,7 @@ export class Node {
       },
       addresses: this.#neighbours.others(),
       invites: (hello) => this.#neighbours.invites(hello),
+      mayReach,
       log: (level, text, fields) => this.#log(level, text, fields),
       onMessages: (from, envelopes) => {
         for (const { message } of envelopes) {
@@ -448,6 +450,7 @@ export class Node {
       },
       onConnected: (nodeId) =>
         this.#logger.debug("connected", { peer: nodeId }),
+      onParted: (nodeId) => this.#neighbours.part(nodeId),
       onUnreachable: (nodeId) => this.#onUnreachable(nodeId),
       admit: (hello) => this.#neighbours.admit(hello),
       snapshotSink: (_from, { meta }) => this.#snapshots.receive(meta),

@@ -67,10 +67,14 @@ export interface PeersOptions {
   /** Of the connections that this node opens. Default: plaintext. */
   readonly credentials?: grpc.ChannelCredentials;
   readonly log: Log;
+  /** May this node dial where another one says that it is? Default: it may. */
+  readonly mayReach?: (address: string) => boolean;
   /** Messages of another node, in order. They count as handed over when this returns. */
   readonly onMessages: (from: NodeId, envelopes: readonly Envelope[]) => void;
   /** This node can send to the other one from now on. */
   readonly onConnected?: (nodeId: NodeId) => void;
+  /** The other one has no stream to this node any more. */
+  readonly onParted?: (nodeId: NodeId) => void;
   /** Messages to this node were dropped, or those under way may be lost. */
   readonly onUnreachable: (nodeId: NodeId) => void;
   /** A reason not to talk to a node that is otherwise right, or null: a new data directory, say. */
@@ -315,7 +319,7 @@ export class Peers {
       limits: this.#limits,
       hello: () => helloOf(this.#options.identity),
       judge: (hello) => this.#judgeDialler(hello),
-      onOpen: (opened, nodeId) => this.#replaceInbound(opened, nodeId),
+      onOpen: (opened, hello) => this.#replaceInbound(opened, hello),
       onMessages: (nodeId, envelopes) => {
         // Not at the welcome: the dialler may still refuse this node.
         this.#refusals.delete(nodeId);
@@ -323,6 +327,7 @@ export class Peers {
       },
       onEnd: (ended, error) => {
         this.#inbound.delete(ended);
+        this.#part(ended.nodeId);
         if (error !== null) this.#logEnd(ended.claim, error);
       },
     });
@@ -331,7 +336,7 @@ export class Peers {
   }
 
   /** A node that dials again has lost its old stream, even where this end has not noticed. */
-  #replaceInbound(opened: Inbound, nodeId: NodeId): void {
+  #replaceInbound(opened: Inbound, { nodeId, address }: Hello): void {
     for (const other of [...this.#inbound]) {
       if (other !== opened && other.nodeId === nodeId) {
         other.end(
@@ -339,7 +344,14 @@ export class Peers {
         );
       }
     }
-    this.#links.get(nodeId)?.nudge();
+    const mayReach = this.#options.mayReach?.(address) ?? true;
+    this.#links.get(nodeId)?.nudge(mayReach ? address : undefined);
+  }
+
+  #part(nodeId: NodeId | null): void {
+    if (nodeId === null) return;
+    const isHere = [...this.#inbound].some((other) => other.nodeId === nodeId);
+    if (!isHere) this.#options.onParted?.(nodeId);
   }
 
   #arrive(call: ServerCall): void {

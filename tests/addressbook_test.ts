@@ -8,7 +8,11 @@ import { assert, assertEquals } from "@std/assert";
 import { AddressBook } from "../addressbook.ts";
 import { parseConfig } from "../config.ts";
 import type { Hello } from "../frame.ts";
-import { changeConfiguration, simpleConfiguration } from "../members.ts";
+import {
+  changeConfiguration,
+  MEMBERS_MAX,
+  simpleConfiguration,
+} from "../members.ts";
 
 const FILE = ["node1", "node2", "node3", "node9"].map((id) => ({
   id,
@@ -127,4 +131,31 @@ Deno.test("addressbook: nobody is invited but who joins, from that address", () 
     places: [{ member: "node9/invited", address: "127.0.0.1:4" }],
   });
   assert(!book.isInvited(named, hello("node4")));
+});
+
+Deno.test("addressbook: a stranger is dialled until it is gone, or the configuration has it", () => {
+  const book = new AddressBook("node1", nodes);
+  const before = { node2: ":2", node3: ":3", node9: ":9" };
+  const stranger = hello("node4");
+  assert(book.meet(stranger));
+  assert(!book.meet(stranger), "it is no news");
+  assertEquals(entries(book, [THREE]), { ...before, node4: ":4" });
+  assert(book.part("node4"));
+  assert(!book.part("node4"));
+  assertEquals(entries(book, [THREE]), before);
+  assert(book.meet(stranger));
+  const grown = changeConfiguration(THREE, {
+    addLearners: ["node4/7f3a"],
+    places: [{ member: "node4/7f3a", address: "127.0.0.1:5" }],
+  });
+  assertEquals(entries(book, [grown])["node4"], ":5");
+  assert(!book.part("node4"), "it was forgotten");
+});
+
+Deno.test("addressbook: there are no more strangers than members", () => {
+  const book = new AddressBook("node1", nodes);
+  for (let i = 0; i < MEMBERS_MAX; i++) assert(book.meet(hello(`far${i}`)));
+  assert(!book.meet(hello("far")));
+  assert(book.part("far0"));
+  assert(book.meet(hello("far")));
 });

@@ -177,6 +177,7 @@ Deno.test("places that make no sense are refused", () => {
   });
   const refused: [ConfigurationChange, RegExp][] = [
     [{ places: [{ member: "b", address: "h:1" }] }, /a is at h:1/],
+    [{ places: [{ member: "b", address: "H.:1" }] }, /a is at H.:1/],
     [{ places: [{ member: "x", address: "h:2" }] }, /x is not a member/],
     [
       { remove: ["b"], places: [{ member: "b", address: "h:2" }] },

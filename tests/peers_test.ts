@@ -345,6 +345,56 @@ check(
   },
 );
 
+check(
+  "peers: a node that comes from elsewhere is dialled there, for its known place is dead",
+  async () => {
+    await using n1 = await station("n1", {
+      addresses: new Map([["n2", "127.0.0.1:9"]]),
+    });
+    n1.peers.start();
+    await using n2 = await station("n2", {
+      addresses: new Map([["n1", `127.0.0.1:${n1.port}`]]),
+    });
+    n2.peers.start();
+    await connected(n1, n2);
+  },
+);
+
+check("peers: nobody is dialled where this node may not go", async () => {
+  const told: string[] = [];
+  await using n1 = await station("n1", {
+    addresses: new Map([["n2", "127.0.0.1:9"]]),
+    mayReach: (address) => told.push(address) < 0,
+  });
+  n1.peers.start();
+  await using n2 = await station("n2", {
+    addresses: new Map([["n1", `127.0.0.1:${n1.port}`]]),
+  });
+  n2.peers.start();
+  await until(() => n2.peers.connected("n1"), "the way that is open");
+  assertEquals(told, [`127.0.0.1:${n2.port}`]);
+  n1.peers.place(new Map([["n2", `127.0.0.1:${n2.port}`]]));
+  await connected(n1, n2);
+});
+
+check("peers: a node has parted when its last stream has ended", async () => {
+  const parted: string[] = [];
+  await using n1 = await station("n1", {
+    addresses: new Map([["n2", "127.0.0.1:9"]]),
+    onParted: (nodeId) => parted.push(nodeId),
+  });
+  await using first = await rawCall(n1.port, "Exchange");
+  first.write(hello("n2"));
+  await until(() => first.replies.length === 1, "the first welcome");
+  await using second = await rawCall(n1.port, "Exchange");
+  second.write(hello("n2"));
+  await first.status;
+  assertEquals(parted, [], "there is a newer one");
+  second.end();
+  await until(() => parted.length > 0, "the end of the second");
+  assertEquals(parted, ["n2"]);
+});
+
 checkClean(
   "peers: a dial under way is given up for a new place, and a node that is no more is left",
   async () => {

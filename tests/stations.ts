@@ -58,6 +58,8 @@ export interface StationOptions {
   readonly limits?: Partial<PeerLimits> | undefined;
   readonly admit?: PeersOptions["admit"] | undefined;
   readonly invites?: PeersOptions["invites"];
+  readonly mayReach?: PeersOptions["mayReach"];
+  readonly onParted?: PeersOptions["onParted"];
   readonly snapshotSink?: PeersOptions["snapshotSink"] | undefined;
 }
 
@@ -92,7 +94,10 @@ export async function station(
   const logs: Station["logs"] = [];
   const unreachable: string[] = [];
   const peers = new Peers({
-    identity: identityOf(id, options.identity),
+    identity: identityOf(id, {
+      address: `127.0.0.1:${port}`,
+      ...options.identity,
+    }),
     addresses: options.addresses,
     limits: { ...QUICK, ...options.limits },
     log: (level, text) => logs.push({ level, text }),
@@ -100,6 +105,8 @@ export async function station(
     onUnreachable: (nodeId) => unreachable.push(nodeId),
     admit: options.admit ?? (() => null),
     ...(options.invites && { invites: options.invites }),
+    ...(options.mayReach && { mayReach: options.mayReach }),
+    ...(options.onParted && { onParted: options.onParted }),
     snapshotSink: options.snapshotSink ?? (() => {
       throw new DkvError("INTERNAL", "no snapshot is expected");
     }),
