@@ -35,6 +35,56 @@ clusterTest(
   },
 );
 
+clusterTest(
+  "neighbours: a node that was down is led by one that moved, and by one that joined meanwhile",
+  {},
+  async (cluster) => {
+    const [client, moved, away] = [
+      await EtcdClient.open(cluster.address("node1")),
+      "node2",
+      "node3",
+    ];
+    try {
+      await cluster.stop(away);
+      await cluster.leader();
+      const { ID } = named(await list(client), moved);
+      const place = await cluster.relocate(moved);
+      await client.call("Cluster.MemberUpdate", {
+        ID,
+        peerURLs: [`http://${place}`],
+      });
+      await cluster.stop(moved);
+      await cluster.restart(moved);
+      await leads(cluster, moved);
+      await cluster.restart(away);
+      await cluster.agreed();
+      await cluster.stop(away);
+      const address = await cluster.relocate("node4");
+      await cluster.restart("node4", ["--rejoin"]);
+      const { member } = await client.call("Cluster.MemberAdd", {
+        peerURLs: [`http://${address}`],
+      }) as unknown as { member: WireMember };
+      await isKnownEverywhere(cluster, { ID: member.ID, address });
+      await leads(cluster, "node4");
+      await cluster.restart(away);
+      await cluster.agreed();
+    } finally {
+      client.close();
+    }
+  },
+);
+
+async function leads(cluster: TestCluster, target: string): Promise<void> {
+  await eventually(`${target} leads`, async () => {
+    const { leader } = await cluster.status(target);
+    if (leader === target) return true;
+    await cluster.call(leader, "Cluster.TransferLeadership", {
+      nodeId: target,
+    });
+    return false;
+  });
+}
+
 /** An operator says where a node will be, and starts it there. */
 async function move(
   cluster: TestCluster,
