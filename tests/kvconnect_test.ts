@@ -17,7 +17,14 @@ import { serialize } from "node:v8";
 import { clusterTest, eventually, TestCluster } from "./cluster.ts";
 import { run as dkv, start as startDkv } from "./dkv.ts";
 import { Balancer } from "./kv/balancer.ts";
-import { type Client, clients, lastLine, run, start } from "./kv/process.ts";
+import {
+  type Client,
+  clients,
+  lastLine,
+  type Program,
+  run,
+  start,
+} from "./kv/process.ts";
 import { Wire } from "./kv/wire.ts";
 import { CLUSTER_NEEDS, needs, tempDir } from "./needs.ts";
 
@@ -296,6 +303,22 @@ async function watches(cluster: TestCluster): Promise<void> {
   }
 }
 
+/** Starts programs that watch, and waits until they do: a client that opens has no patience. */
+async function watchFrom(
+  url: string,
+  names: readonly Client[],
+): Promise<Program[]> {
+  // The package says nothing as long as no key exists.
+  await sets(url, ["set", ["w", 1], "first"]);
+  const watchers = names.map((client) =>
+    start("watcher.js", { args: [url], token, client })
+  );
+  await Promise.all(
+    watchers.map((watcher) => watcher.printed('["first",null]')),
+  );
+  return watchers;
+}
+
 /** What programs were told about increments of one key. */
 interface Told {
   readonly acknowledged: number;
@@ -497,9 +520,7 @@ clusterTest("kvconnect: nodes die, clients do not notice", {
     incrementers("check", [url, ...others]),
   ]);
   const names = await clients();
-  const watchers = names.map((client) =>
-    start("watcher.js", { args: [url], token, client })
-  );
+  const watchers = await watchFrom(url, names);
   await new Promise((resolve) => setTimeout(resolve, 1500));
   await cluster.kill(leader);
   // Of the two that are left, both are asked, and they answer when one of them leads.
@@ -533,7 +554,8 @@ clusterTest("kvconnect: all nodes are killed and come back", {
     cluster.ids.map((id) => cluster.httpUrl(id)),
   );
   const check = await incrementers("check", [balancer.url]);
-  const watcher = start("watcher.js", { args: [url], token });
+  const [watcher] = await watchFrom(url, ["builtin"]);
+  assert(watcher !== undefined);
   await new Promise((resolve) => setTimeout(resolve, 1500));
   await cluster.killAll();
   await Promise.all(cluster.ids.map((id) => cluster.restart(id)));
@@ -621,9 +643,7 @@ clusterTest("kvconnect: nodes are restarted one by one, no program notices", {
     incrementers("add", [balancer.url]),
     incrementers("check", [balancer.url]),
   ]);
-  const watchers = (await clients()).map((client) =>
-    start("watcher.js", { args: [balancer.url], token, client })
-  );
+  const watchers = await watchFrom(balancer.url, await clients());
   for (const id of cluster.ids) {
     assertEquals((await cluster.stop(id)).code, 0);
     await cluster.restart(id);
@@ -631,7 +651,7 @@ clusterTest("kvconnect: nodes are restarted one by one, no program notices", {
   }
   await sets(balancer.url, ["set", ["w", 2], "end"]);
   for (const { output } of watchers) {
-    assertEquals((await output).trim().split("\n").at(-1), '[null,"end"]');
+    assertEquals(lastLine(await output), '["first","end"]');
   }
   const [added, checked] = await Promise.all([add(), check()]);
   assertEquals([added.errors, checked.errors], [0, 0]);
