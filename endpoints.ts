@@ -22,7 +22,7 @@ import * as grpc from "@grpc/grpc-js";
 import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
 import { toStatus, wireError } from "./answers.ts";
 import { DkvError, OutcomeUnknownError } from "./errors.ts";
-import { after } from "./timer.ts";
+import { within } from "./timer.ts";
 
 /** How long a node may take to say how it is. */
 const PROBE_MS = 1000;
@@ -331,19 +331,11 @@ export class Endpoints {
     signal: AbortSignal | undefined,
   ): Promise<Endpoint> {
     if (this.#current !== null) return this.#current;
-    const late = Promise.withResolvers<never>();
-    const timer = after(
-      deadlineMs - performance.now(),
-      () => late.reject(this.reason),
-    );
-    const abort = () => late.reject(signal?.reason);
-    signal?.addEventListener("abort", abort);
-    try {
-      return await Promise.race([this.find(), late.promise]);
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-    }
+    return await within(this.find(), {
+      timeoutMs: deadlineMs - performance.now(),
+      signal,
+      late: () => this.reason,
+    });
   }
 
   async #find(): Promise<Endpoint> {

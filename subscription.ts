@@ -35,7 +35,7 @@ import {
   toBytes,
   toRange,
 } from "./operations.ts";
-import { after } from "./timer.ts";
+import { within } from "./timer.ts";
 
 /** How to watch. */
 export interface WatchOptions {
@@ -114,19 +114,12 @@ export class Watch implements AsyncIterableIterator<Change>, AsyncDisposable {
   async started(options: CallOptions = {}): Promise<number> {
     const { timeoutMs = Infinity, signal } = options;
     signal?.throwIfAborted();
-    const { promise, reject } = Promise.withResolvers<never>();
-    const timer = after(timeoutMs, () => {
-      const text = `The watch was not open within ${timeoutMs} ms`;
-      reject(new DkvError("DEADLINE_EXCEEDED", text));
+    const text = `The watch was not open within ${timeoutMs} ms`;
+    return await within(this.#started.promise, {
+      timeoutMs,
+      signal,
+      late: () => new DkvError("DEADLINE_EXCEEDED", text),
     });
-    const abort = () => reject(signal?.reason);
-    signal?.addEventListener("abort", abort);
-    try {
-      return await Promise.race([this.#started.promise, promise]);
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-    }
   }
 
   /** Waits for the next change. */
