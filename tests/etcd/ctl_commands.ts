@@ -159,7 +159,7 @@ const WATCHES: readonly Group[] = [
     { args: "watch w/1 --rev=$rev", untilLines: 9 },
     { args: "watch w/1 w/3 --rev=$rev --prev-kv", untilLines: 16 },
     { args: "watch w/ --prefix --rev=$rev -w json", untilLines: 1 },
-    { args: "watch w/ --prefix --rev=$rev -w fields", untilLines: 10 },
+    { args: "watch w/ --prefix --rev=$rev -w fields", untilLines: 32 },
     {
       args: "watch -i",
       input: "watch w/ --prefix --rev=$rev\n",
