@@ -39,7 +39,8 @@ const CODES: Readonly<Record<string, number>> = {
 const SEEN: Readonly<Record<string, RegExp>> = {
   "dkv put greeting hello": /^revision \d+, version \d+\n$/,
   "dkv get greeting": /^hello\n$/,
-  "dkv list --keys-only": /^greeting\nlogo\n(.*\n)*temperature\ntoday\n/,
+  "dkv list --keys-only":
+    /^greeting\n(.*\n)*logo\n(.*\n)*temperature\n(.*\n)*today\n/,
   "dkv watch --prefix gre --revision 1 --limit 1":
     /^\d+\tput\tgreeting\thello\n$/,
   "dkv incr visits": /^1\n$/,

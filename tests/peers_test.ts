@@ -41,7 +41,6 @@ import {
   random,
   rawCall,
   rounds,
-  settled,
   silentServer,
   SNAPSHOT,
   snapshotMessage,
@@ -62,15 +61,6 @@ const PATIENCE_MS = 10_000;
 /** A test with real sockets. */
 function check(name: string, fn: () => Promise<void>): void {
   needs(NEEDS, name, fn);
-}
-
-/** Such a test that must leave no timer and no socket: sanitizers are off by default in Deno 2.9. */
-function checkClean(name: string, fn: () => Promise<void>): void {
-  needs(NEEDS, name, async () => {
-    await settled();
-    await fn();
-    await settled();
-  }, { sanitizeOps: true, sanitizeResources: true });
 }
 
 // ---------------------------------------------------------------- order, batches, window
@@ -197,29 +187,6 @@ check(
 );
 
 // ---------------------------------------------------------------- loss and return
-
-checkClean(
-  "peers: a node that restarts is found again, and its absence reported",
-  async () => {
-    await using nodes = await cluster(2);
-    const [n1, n2] = nodes.all;
-    await connected(n1, n2);
-    await n2.stop();
-    await until(() => !n1.peers.connected("n2"), "the loss");
-    assertEquals(n1.unreachable, ["n2"]);
-    n1.peers.send("n2", "g", heartbeat(1));
-    n1.peers.flush();
-    assertEquals(n1.unreachable, ["n2", "n2"]);
-    const again = await nodes.restart("n2");
-    await connected(n1, again);
-    n1.peers.send("n2", "g", heartbeat(2));
-    await until(
-      () => messages(again).length === 1,
-      "a message after the return",
-    );
-    assertEquals(rounds(again), [2]);
-  },
-);
 
 check("peers: a node that dials is dialled back at once", async () => {
   const bound = await bind();
@@ -394,36 +361,6 @@ check("peers: a node has parted when its last stream has ended", async () => {
   await until(() => parted.length > 0, "the end of the second");
   assertEquals(parted, ["n2"]);
 });
-
-checkClean(
-  "peers: a dial under way is given up for a new place, and a node that is no more is left",
-  async () => {
-    await using silent = await silentServer({ welcomes: false });
-    await using n2 = await station("n2", {
-      addresses: new Map([["n1", "127.0.0.1:9"]]),
-    });
-    await using n1 = await station("n1", {
-      addresses: new Map([["n2", silent.address]]),
-      // Nothing but the move ends the dial.
-      limits: { peerHandshakeMsMax: 60_000 },
-    });
-    n1.peers.start();
-    await until(() => silent.hellos() > 0, "a dial to the wrong place");
-    n1.peers.place(new Map([["n2", `127.0.0.1:${n2.port}`]]));
-    await until(() => n1.peers.connected("n2"), "the right place");
-    assert(n1.peers.knows("n2"));
-    n1.peers.place(new Map());
-    assert(!n1.peers.knows("n2") && !n1.peers.connected("n2"));
-    await assertRejects(
-      () => n1.peers.sendSnapshot("n2", snapshotOf(random(10), 10)),
-      DkvError,
-      "n2 is not another node",
-    );
-    await using call = await rawCall(n1.port, "Exchange");
-    call.write(hello("n2"));
-    assertStringIncludes((await call.status).details, 'refuses "n2"');
-  },
-);
 
 check(
   "peers: streams of a node that is no more end; an invited one is welcome before it is known",
@@ -883,48 +820,3 @@ check("peers: a newer snapshot of the same node ends the older", async () => {
   await until(() => sinks.length === 2, "the second sink");
   assertEquals(sinks.map(({ end }) => end), ["aborted", null]);
 });
-
-// ---------------------------------------------------------------- the end
-
-checkClean(
-  "peers: stop ends streams, dials and transfers at once",
-  async () => {
-    const gate = Promise.withResolvers<void>();
-    const sink = new TestSink({ write: gate.promise });
-    await using nodes = await cluster(2, {
-      extra: { away: "127.0.0.1:9" },
-      snapshotSink: () => sink,
-    });
-    const [n1, n2] = nodes.all;
-    await connected(n1, n2);
-    const sending = n1.peers.sendSnapshot("n2", snapshotOf(random(1000), 100));
-    const failed = assertFails(sending, { code: "SHUTTING_DOWN", text: "" });
-    await until(() => sink.writing, "a transfer under way");
-    n1.peers.send("n2", "g", heartbeat(1));
-    const startMs = performance.now();
-    // First the sender's alone, so that it is not the receiver's end that ends the transfer.
-    await n1.peers.stop();
-    await n2.peers.stop();
-    assertLess(performance.now() - startMs, 1000);
-    await failed;
-    gate.resolve();
-    await until(() => sink.end === "aborted", "the abort");
-    assert(!n1.peers.connected("n2"));
-    n1.peers.send("n2", "g", heartbeat(2));
-    await assertFails(
-      n1.peers.sendSnapshot("n2", snapshotOf(random(1), 1)),
-      { code: "SHUTTING_DOWN", text: "" },
-    );
-  },
-);
-
-checkClean(
-  "peers: stop in the turn of start leaves nothing that goes on dialling",
-  async () => {
-    await using n1 = await station("n1", {
-      addresses: new Map([["away", "127.0.0.1:9"]]),
-    });
-    n1.peers.start();
-    await n1.peers.stop();
-  },
-);
