@@ -29,12 +29,10 @@ import type {
   Term,
 } from "./message.ts";
 import type { LogStorage } from "./log.ts";
+import { checkValues } from "./blocks.ts";
 import {
   entryColumns,
   entryOf,
-  eventColumns,
-  eventOf,
-  type EventRowColumns,
   latin1Bytes,
   type LeaseColumns,
   leaseColumns,
@@ -47,6 +45,7 @@ import {
   userColumns,
   userOf,
 } from "./columns.ts";
+import { Events } from "./events.ts";
 import {
   EMPTY_STATE,
   type EventMeta,
@@ -96,9 +95,6 @@ const EMPTY_HARD_STATE: HardState = { term: 0, vote: null, commit: 0 };
 const CHECKPOINT_BYTES_MIN = 1024 * 1024;
 /** What the last commits before the end of the reserve are kept for: terms and votes. */
 const RESERVE_MARGIN_BYTES = 1024 * 1024;
-/** Events that wait in memory to be written down. */
-const EVENTS_HELD_MAX = 256;
-
 /** The rows of `state`, each a small JSON text. */
 const STATE_NAMES = ["hard", "store", "configuration", "start"] as const;
 type StateName = typeof STATE_NAMES[number];
@@ -119,8 +115,8 @@ export class Disk implements LogStorage, Rows {
   #lastIndex: Index = 0;
   /** Names of the `state` rows that differ from the open transaction. */
   #stale = new Set<StateName>();
-  /** Events that are not yet inserted: many in one statement cost less. */
-  readonly #newEvents: EventRowColumns[] = [];
+  /** Made anew whenever the file is read anew. */
+  #events: Events;
   /** True if the open transaction holds anything at all, or should. */
   #dirty = false;
   /** Bytes in the write-ahead log that are not yet copied into the file. */
@@ -146,6 +142,7 @@ export class Disk implements LogStorage, Rows {
     );
     this.#db = db;
     this.#sql = sql;
+    this.#events = new Events(sql, this.#path);
     this.#reserveBytes = reserveBytes;
     translate(this.#path, () => this.#load());
   }
@@ -271,48 +268,25 @@ export class Disk implements LogStorage, Rows {
   // ---------------------------------------------------------------- rows of the store
 
   appendEvent(row: EventRow): void {
-    this.#newEvents.push(eventColumns(row));
-    this.#dirty = true;
-    if (this.#newEvents.length === EVENTS_HELD_MAX) this.writeDown();
+    this.#write(() => this.#events.append(row));
   }
 
-  /** Gives SQLite the rows that it has not yet. A commit does that too: better while nobody waits. */
+  /** Gives SQLite the events that it has not yet. A commit does that too: better while nobody waits. */
   writeDown(): void {
-    translate(this.#path, () => this.#insertEvents());
+    translate(this.#path, () => this.#events.writeDown());
   }
 
   readEvent(position: number): EventRow {
-    const row = translate(this.#path, () => {
-      this.#insertEvents();
-      return this.#sql.eventGet.get(position);
-    }) as unknown as EventRowColumns | undefined;
-    if (row === undefined) {
-      throw this.#corrupt(`event row ${position} is missing`);
-    }
-    const value = row[9];
-    const event = { ...eventOf(row, this.#path), value };
-    if (crc32(value) !== row[6]) {
-      throw this.#corrupt(
-        `the value of event row ${position} fails its checksum`,
-      );
-    }
-    return event;
+    return translate(this.#path, () => this.#events.read(position));
   }
 
   removeEvents(positions: readonly number[]): void {
-    translate(this.#path, () => {
-      this.#insertEvents();
-      for (const position of positions) this.#sql.eventRemove.run(position);
-    });
-    if (positions.length > 0) this.#dirty = true;
+    if (positions.length === 0) return;
+    this.#write(() => this.#events.remove(positions));
   }
 
   scanEvents(from: number, limit: number): EventMeta[] {
-    const rows = translate(this.#path, () => {
-      this.#insertEvents();
-      return this.#sql.eventScan.all(from, limit);
-    }) as unknown as EventRowColumns[];
-    return rows.map((row) => eventOf(row, this.#path));
+    return translate(this.#path, () => this.#events.scan(from, limit));
   }
 
   putLease(row: LeaseRow): void {
@@ -470,16 +444,7 @@ export class Disk implements LogStorage, Rows {
         entryOf(row as unknown as LogRow, this.#path);
       }
       for (const row of this.#sql.valueScan.iterate()) {
-        const [position, valueCrc, value] = row as unknown as [
-          number,
-          number,
-          Uint8Array,
-        ];
-        if (crc32(value) !== valueCrc) {
-          throw this.#corrupt(
-            `the value of event row ${position} fails its checksum`,
-          );
-        }
+        checkValues(row as unknown as [number, number, Uint8Array], this.#path);
       }
     });
   }
@@ -603,22 +568,9 @@ export class Disk implements LogStorage, Rows {
     this.#dirty = true;
   }
 
-  /** Everything that looks at the events, or commits them, calls this first. */
-  #insertEvents(): void {
-    const events = this.#newEvents;
-    if (events.length === 0) return;
-    let start = 0;
-    for (const { rows, insert } of this.#sql.eventInserts) {
-      for (; start + rows <= events.length; start += rows) {
-        insert.run(...events.slice(start, start + rows).flat());
-      }
-    }
-    events.length = 0;
-  }
-
   /** Writes down what is held back and ends the open transaction. */
   #commitPending(): void {
-    this.#insertEvents();
+    this.#events.writeDown();
     for (const name of this.#stale) {
       const data = JSON.stringify(this.#stateRow(name));
       this.#sql.statePut.run(name, data, crc32(data));
@@ -643,11 +595,10 @@ export class Disk implements LogStorage, Rows {
   /** Reads what is held in memory from the committed rows. */
   #load(): void {
     this.#stale.clear();
-    this.#newEvents.length = 0;
+    this.#events = new Events(this.#sql, this.#path);
     this.#dirty = false;
     this.#hardState = this.#loadState("hard") ?? EMPTY_HARD_STATE;
-    // What a state of before lacks is as it was at first.
-    this.#storeState = { ...EMPTY_STATE, ...this.#loadState("store") };
+    this.#storeState = this.#loadState("store") ?? EMPTY_STATE;
     this.#start = this.#loadState("start") ?? { index: 0, term: 0 };
     this.#configuration = this.#loadState("configuration") ??
       { index: 0, configuration: this.#bootstrap };

@@ -9,7 +9,7 @@ import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { AssertionError, DkvError } from "./errors.ts";
 
 /** The version of the tables below. A file with another one is refused. */
-export const FORMAT = 1;
+export const FORMAT = 2;
 
 const SCHEMA = `
 CREATE TABLE IF NOT EXISTS state (
@@ -20,9 +20,8 @@ CREATE TABLE IF NOT EXISTS log (
   crc INTEGER NOT NULL, data BLOB NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS event (
-  position INTEGER PRIMARY KEY, revision INTEGER NOT NULL, type INTEGER NOT NULL,
-  create_revision INTEGER NOT NULL, version INTEGER NOT NULL, lease TEXT,
-  value_crc INTEGER NOT NULL, crc INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL
+  position INTEGER PRIMARY KEY, crc INTEGER NOT NULL, value_crc INTEGER NOT NULL,
+  meta BLOB NOT NULL, value BLOB NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS lease (
   id TEXT PRIMARY KEY, ttl_ms INTEGER NOT NULL, deadline_ms INTEGER NOT NULL,
@@ -31,26 +30,12 @@ CREATE TABLE IF NOT EXISTS lease (
 CREATE TABLE IF NOT EXISTS session (
   client BLOB PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
-PRAGMA user_version=${FORMAT};
-`;
-
-/** Files of before there were users have no such table. */
-const SCHEMA_OF_USERS = `
 CREATE TABLE IF NOT EXISTS user (
   kind TEXT NOT NULL, name BLOB NOT NULL, crc INTEGER NOT NULL, data BLOB NOT NULL,
   PRIMARY KEY (kind, name)
 ) STRICT, WITHOUT ROWID;
+PRAGMA user_version=${FORMAT};
 `;
-
-/**
- * The value stands last in its row, so that a scan for the other columns never touches the
- * overflow pages of a long value; that is also why it has a checksum of its own.
- */
-const EVENT_COLUMNS =
-  "position, revision, type, create_revision, version, lease, value_crc, crc, key";
-
-/** How many events one statement inserts, falling: 16 at once cost half of 16 times one. */
-const EVENT_INSERT_ROWS = [16, 4, 1] as const;
 
 /** Every statement that the disk runs, prepared once. */
 export type Statements = ReturnType<typeof prepare>;
@@ -103,11 +88,11 @@ export function openTables(path: string, options: TablesOptions): Tables {
   if (version !== 0 && version !== FORMAT) {
     throw new DkvError(
       "DATA_CORRUPT",
-      `${path} has format ${version}, this version of dkv reads format ${FORMAT}`,
+      `${path} has format ${version}, this version of dkv reads format ${FORMAT}: export the ` +
+        "data with the version that wrote them, and import them into an empty cluster",
     );
   }
   if (version === 0) db.exec(SCHEMA);
-  db.exec(SCHEMA_OF_USERS);
   const reserved = path === ":memory:" ? 0 : reserve(db, path, reserveBytes);
   const sql = prepare(db);
   sql.begin.run();
@@ -192,15 +177,15 @@ function prepare(db: DatabaseSync) {
     logBytes: rows("SELECT sum(length(data)) FROM log"),
     logCut: db.prepare("DELETE FROM log WHERE idx >= ?"),
     logDrop: db.prepare("DELETE FROM log WHERE idx <= ?"),
-    eventInserts: EVENT_INSERT_ROWS.map((rows) => {
-      const text = Array(rows).fill("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)").join();
-      return { rows, insert: db.prepare(`INSERT INTO event VALUES ${text}`) };
-    }),
+    eventInsert: db.prepare("INSERT INTO event VALUES (?, ?, ?, ?, ?)"),
+    eventPut: db.prepare("INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?)"),
     eventGet: rows(
-      `SELECT ${EVENT_COLUMNS}, value FROM event WHERE position = ?`,
+      "SELECT position, crc, value_crc, meta, value FROM event " +
+        "WHERE position <= ? ORDER BY position DESC LIMIT 1",
     ),
     eventScan: rows(
-      `SELECT ${EVENT_COLUMNS} FROM event WHERE position >= ? ORDER BY position LIMIT ?`,
+      "SELECT position, crc, value_crc, meta FROM event WHERE position >= " +
+        "ifnull((SELECT max(position) FROM event WHERE position <= ?), 0) ORDER BY position",
     ),
     valueScan: rows("SELECT position, value_crc, value FROM event"),
     eventRemove: db.prepare("DELETE FROM event WHERE position = ?"),

@@ -3,7 +3,7 @@ import { DatabaseSync } from "node:sqlite";
 import { Disk } from "../disk.ts";
 import { AssertionError, DkvError } from "../errors.ts";
 import type { Entry } from "../message.ts";
-import { EMPTY_STATE, type EventRow, type StoreState } from "../store.ts";
+import { EMPTY_STATE, type EventRow } from "../store.ts";
 import { needs, tempDir } from "./needs.ts";
 
 const BOOTSTRAP = {
@@ -22,15 +22,16 @@ function batch(index: number, term = 1, text = `entry ${index}`): Entry {
 }
 
 function event(position: number, value = `value ${position}`): EventRow {
+  const isDelete = position % 5 === 0;
   return {
     position,
     revision: position,
     key: `key\xff${position}`,
-    type: position % 5 === 0 ? "delete" : "put",
-    createRevision: position,
-    version: 1,
-    lease: position % 2 === 0 ? 2n ** 63n - 1n : 0n,
-    value: new TextEncoder().encode(value),
+    type: isDelete ? "delete" : "put",
+    createRevision: isDelete ? 0 : position,
+    version: isDelete ? 0 : 1,
+    lease: position % 2 === 0 && !isDelete ? 2n ** 63n - 1n : 0n,
+    value: new TextEncoder().encode(isDelete ? "" : value),
   };
 }
 
@@ -163,7 +164,7 @@ Deno.test("Disk gives rows back as they were, 63-bit leases and all bytes includ
     4,
     5,
   ]);
-  assertThrows(() => disk.readEvent(3), DkvError, "event row 3 is missing");
+  assertThrows(() => disk.readEvent(3), DkvError, "event 3 is missing");
 
   disk.putLease({ lease: 2n ** 62n, ttlMs: 5000, deadlineMs: 9000 });
   disk.putLease({ lease: 7n, ttlMs: 1, deadlineMs: 2 });
@@ -196,32 +197,6 @@ Deno.test("Disk gives rows back as they were, 63-bit leases and all bytes includ
 
 needs(
   ["read", "write"],
-  "Disk opens a file of before there were users",
-  async () => {
-    await using temp = await tempDir();
-    const path = `${temp.path}/group.db`;
-    const disk = new Disk({ path, bootstrap: BOOTSTRAP });
-    disk.appendEntries([batch(1)], null);
-    const { userRevision: _, ...before } = { ...EMPTY_STATE, appliedIndex: 1 };
-    disk.saveStoreState(before as StoreState);
-    disk.close();
-    const { DatabaseSync } = await import("node:sqlite");
-    const db = new DatabaseSync(path);
-    db.exec("DROP TABLE user");
-    db.close();
-    const again = new Disk({ path, bootstrap: BOOTSTRAP });
-    assertEquals(again.storeState, { ...EMPTY_STATE, appliedIndex: 1 });
-    assertEquals(again.users(), []);
-    again.putUser({ kind: "user", name: "u", data: new Uint8Array(0) });
-    again.close();
-    const last = new Disk({ path, bootstrap: BOOTSTRAP });
-    assertEquals(last.users().length, 1);
-    last.close();
-  },
-);
-
-needs(
-  ["read", "write"],
   "Disk keeps what was committed when the process dies",
   async () => {
     await using temp = await tempDir();
@@ -246,6 +221,27 @@ needs(
 
 needs(
   ["read", "write"],
+  "Disk refuses a file of another format, and says what to do",
+  async () => {
+    await using temp = await tempDir();
+    const path = `${temp.path}/group.db`;
+    const disk = new Disk({ path, bootstrap: BOOTSTRAP });
+    disk.appendEvent(event(1));
+    disk.close();
+    const { DatabaseSync } = await import("node:sqlite");
+    const db = new DatabaseSync(path);
+    db.exec("PRAGMA user_version=1");
+    db.close();
+    assertThrows(
+      () => new Disk({ path, bootstrap: BOOTSTRAP }),
+      DkvError,
+      "has format 1, this version of dkv reads format 2: export",
+    );
+  },
+);
+
+needs(
+  ["read", "write"],
   "Disk finds every damaged row (raft-pitfalls P12)",
   async () => {
     await using temp = await tempDir();
@@ -254,9 +250,9 @@ needs(
     const damages = [
       "UPDATE log SET data = x'00' WHERE idx = 1",
       "UPDATE log SET term = 7 WHERE idx = 1",
-      "UPDATE event SET value = x'00' WHERE position = 2",
-      "UPDATE event SET revision = 9 WHERE position = 2",
-      "UPDATE event SET key = x'6b' WHERE position = 2",
+      "UPDATE event SET value = x'00'",
+      "UPDATE event SET meta = x'00'",
+      "UPDATE event SET position = 2",
       "UPDATE state SET data = replace(data, '1', '2') WHERE name = 'hard'",
       "UPDATE user SET data = x'00'",
       "UPDATE user SET name = x'6b'",

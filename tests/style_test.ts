@@ -39,7 +39,8 @@ const LAYERS: readonly (readonly string[])[] = [
   ["store"],
   ["watch", "tables"],
   // The disk and the network.
-  ["frame", "columns"],
+  ["frame", "columns", "blocks"],
+  ["events"],
   ["disk", "channel", "handshake"],
   ["snapshot_worker", "inbound"],
   ["snapshots"],
