@@ -37,6 +37,12 @@ CREATE TABLE IF NOT EXISTS user (
 PRAGMA user_version=${FORMAT};
 `;
 
+/**
+ * SQLite keeps 16 MiB of pages, and the system the others: with 64 MiB, random reads among a million
+ * keys were no faster, and each node was 50 MB larger.
+ */
+const CACHE_PRAGMA = "PRAGMA cache_size=-16384;";
+
 /** Every statement that the disk runs, prepared once. */
 export type Statements = ReturnType<typeof prepare>;
 
@@ -81,7 +87,8 @@ export function openTables(path: string, options: TablesOptions): Tables {
   if (image !== undefined) (db as unknown as Serializable).deserialize(image);
   db.exec(
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; " +
-      "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA cache_size=-65536;",
+      "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; " +
+      CACHE_PRAGMA,
   );
   const version =
     Object.values(db.prepare("PRAGMA user_version").get() ?? {})[0];
@@ -132,7 +139,7 @@ function spill(db: DatabaseSync, bytes: number): boolean {
     return false;
   } finally {
     if (db.isTransaction) db.exec("ROLLBACK");
-    db.exec("PRAGMA cache_size=-65536");
+    db.exec(CACHE_PRAGMA);
   }
 }
 
