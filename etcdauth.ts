@@ -12,7 +12,7 @@ import { fromKey, toKey } from "./convert.ts";
 import { DkvError } from "./errors.ts";
 import { type EtcdContext, type EtcdHandler, unaries } from "./etcdcall.ts";
 import { EtcdError } from "./etcderrors.ts";
-import type { PlainUserChange } from "./service.ts";
+import type { PlainUserChange } from "./userchange.ts";
 
 interface WirePermission {
   /** A number if it is none that we know. */

@@ -18,12 +18,7 @@
  * @module
  */
 
-import {
-  decodeBatch,
-  encodeBatch,
-  type Request,
-  type WriteId,
-} from "./batch.ts";
+import { decodeBatch, encodeBatch, type Request } from "./batch.ts";
 import { CatchUps } from "./catchup.ts";
 import { LIMITS, type Settings } from "./config.ts";
 import type { Disk } from "./disk.ts";
@@ -43,7 +38,7 @@ import type {
   SnapshotMeta,
   Term,
 } from "./message.ts";
-import { Proposals, type Settle } from "./proposals.ts";
+import { Proposals, type Waiter } from "./proposals.ts";
 import { Queries, type ReadDone } from "./queries.ts";
 import { Retention } from "./retention.ts";
 import { Replicate } from "./replicate.ts";
@@ -333,19 +328,20 @@ export class Group {
   }
 
   /**
-   * Proposes a write. `settle` hears the result once it is applied here and durable at a majority.
+   * Proposes a write. `waiter` hears the result once it is applied here and durable at a majority;
+   * its `timeoutMs` is null for the default.
    *
    * @throws {DkvError} OVERLOADED, SHUTTING_DOWN
    */
   propose(
     request: Request,
-    options: { writeId: WriteId | null; timeoutMs: number; settle: Settle },
+    waiter: Waiter & { readonly timeoutMs: number | null },
   ): void {
     this.#refuseIfClosed();
+    const { requestTimeoutMs } = this.#settings;
     this.#proposals.add(request, {
-      writeId: options.writeId,
-      deadlineTick: this.#deadline(options.timeoutMs),
-      settle: options.settle,
+      waiter,
+      deadlineTick: this.#deadline(waiter.timeoutMs ?? requestTimeoutMs),
     });
     this.#out.wake();
   }
@@ -790,7 +786,7 @@ export class Group {
   #proposeOwn(request: Request): void {
     this.propose(request, {
       writeId: null,
-      timeoutMs: this.#settings.requestTimeoutMs,
+      timeoutMs: null,
       settle: (outcome) => {
         if (outcome instanceof DkvError || outcome.type === "error") {
           this.#out.log("warn", `cannot ${request.type}`, {

@@ -15,7 +15,13 @@
  */
 
 import { setImmediate } from "node:timers";
-import type { Key, WriteId } from "./batch.ts";
+import type {
+  DeleteOperation,
+  Key,
+  PutOperation,
+  TransactRequest,
+  WriteId,
+} from "./batch.ts";
 import { LIMITS } from "./config.ts";
 import {
   checkWriteId,
@@ -31,10 +37,9 @@ import {
   toTransact,
   type WireGet,
   type WireInteger,
-  type WireTransact,
 } from "./convert.ts";
-import { DkvError } from "./errors.ts";
-import { resultBytes } from "./results.ts";
+import { DkvError, unreachable } from "./errors.ts";
+import { judged, type Result, resultBytes, type ResultOf } from "./results.ts";
 import {
   type Context,
   type DuplexStream,
@@ -45,14 +50,16 @@ import {
   toStatus,
   Unreadable,
 } from "./call.ts";
+import type { WriteWaiter } from "./service.ts";
 import type {
   WirePipelineOperation,
   WirePipelineRequest,
   WirePipelineResult,
 } from "./pipelinecodec.ts";
 
-/** Who sends, for the operations of one request. */
+/** Where the operations of one request come from. */
 interface Sender {
+  readonly stream: PipelineStream;
   readonly client: string;
   readonly doneBelow: number;
 }
@@ -78,22 +85,47 @@ export function servePipeline(call: DuplexStream, context: Context): void {
 }
 
 /** What an operation came to, and about how much memory that holds. */
-interface Answer {
-  readonly result: WirePipelineResult;
+interface Answer extends WirePipelineResult {
   readonly bytes: number;
 }
 
 /** An operation that is not answered yet, and about how much memory it holds. */
 interface Flight {
-  readonly operation: WirePipelineOperation;
+  readonly id: WireInteger;
   readonly bytes: number;
 }
 
 /** A read on its way. */
-interface Reading {
-  readonly flight: Flight;
+interface Reading extends Flight {
   readonly key: Key;
   readonly revision: number;
+}
+
+/** A write that the stream takes. */
+type WriteRequest = PutOperation | DeleteOperation | TransactRequest;
+
+/** A write on its way. There are thousands of them, so each is one object, without a promise. */
+class Writing implements Flight, WriteWaiter {
+  readonly id: WireInteger;
+  readonly bytes: number;
+  readonly type: WriteRequest["type"];
+  readonly timeoutMs: number | null;
+  readonly writeId: WriteId | null;
+  readonly #stream: PipelineStream;
+
+  /** @throws {DkvError} MALFORMED */
+  constructor(operation: WirePipelineOperation, sender: Sender) {
+    this.#stream = sender.stream;
+    this.id = operation.id;
+    this.bytes = requestBytes(operation);
+    this.type = typeOf(operation);
+    this.timeoutMs = toTimeoutMs(operation);
+    this.writeId = toPipelineWriteId(operation, sender);
+  }
+
+  settle(outcome: Result | Error): void {
+    this.#stream.settle(this, outcome);
+  }
 }
 
 /** The operations of one client on their way. */
@@ -121,23 +153,23 @@ class PipelineStream {
     let sender: Sender;
     try {
       sender = {
+        stream: this,
         client: request.client,
         doneBelow: toInteger(request.doneBelow, "done_below"),
       };
     } catch (error) {
       return this.fail(this.#context.toError(error));
     }
-    const gets: Flight[] = [];
+    const gets: WirePipelineGet[] = [];
     for (const operation of request.operations) {
       if (this.#inFlight >= WAITING_MAX) {
         const text = `Far too many operations wait on this stream: ` +
           `${this.#inFlight}, at most ${LIMITS.pipelineInFlightMax}`;
         return this.fail(new DkvError("OVERLOADED", text));
       }
-      const flight = this.#admit(operation);
-      if (flight === null) continue;
-      if (operation.get) gets.push(flight);
-      else this.#write(flight, sender);
+      if (!this.#admits(operation)) continue;
+      if (isGet(operation)) gets.push(operation);
+      else this.#write(operation, sender);
     }
     if (gets.length > 0) this.#read(gets);
   }
@@ -156,8 +188,19 @@ class PipelineStream {
     this.#call.emit("error", toStatus(error));
   }
 
-  /** Counts an operation; null if it was refused, since too much is in flight. */
-  #admit(operation: WirePipelineOperation): Flight | null {
+  /** A write is applied, or will never be. */
+  settle(writing: Writing, outcome: Result | Error): void {
+    const result = judged(outcome, writing.type);
+    if (result instanceof Error) return this.#fail(writing, result);
+    try {
+      this.#land(writing, toAnswer(writing.id, result));
+    } catch (error) {
+      this.#fail(writing, error);
+    }
+  }
+
+  /** Counts an operation; false if it was refused, since too much is in flight. */
+  #admits(operation: WirePipelineOperation): boolean {
     const { id } = operation;
     const { pipelineInFlightMax: max } = LIMITS;
     let refusal = this.#bytesRefusal();
@@ -168,45 +211,45 @@ class PipelineStream {
     this.#inFlight++;
     if (refusal !== null) {
       this.#refuse(id, refusal);
-      return null;
+      return false;
     }
-    const bytes = requestBytes(operation);
-    this.#inFlightBytes += bytes;
-    return { operation, bytes };
+    this.#inFlightBytes += requestBytes(operation);
+    return true;
   }
 
-  #write(flight: Flight, sender: Sender): void {
-    const fail = (error: unknown) => this.#fail(flight, error);
+  #write(operation: WirePipelineOperation, sender: Sender): void {
     try {
-      write(flight.operation, sender, this.#context)
-        .then((answer) => this.#land(flight, answer), fail);
+      const request = toWrite(operation);
+      this.#context.service.start(request, new Writing(operation, sender));
     } catch (error) {
-      fail(error);
+      const { id } = operation;
+      this.#fail({ id, bytes: requestBytes(operation) }, error);
     }
   }
 
   /** The reads of a message that may wait equally long share one question to the leader. */
-  #read(gets: readonly Flight[]): void {
+  #read(gets: readonly WirePipelineGet[]): void {
     const waiting = new Map<number | null, Reading[]>();
-    for (const flight of gets) {
+    for (const operation of gets) {
+      const { id, get } = operation;
+      const bytes = requestBytes(operation);
       try {
-        const { get } = flight.operation as WirePipelineGet;
         const { revision, serializable } = toReadOptions(get);
-        const reading = { flight, key: toKey(get.key), revision };
+        const reading = { id, bytes, key: toKey(get.key), revision };
         this.#context.service.checkGet(reading.key, revision);
-        const timeoutMs = toTimeoutMs(flight.operation);
+        const timeoutMs = toTimeoutMs(operation);
         const others = waiting.get(timeoutMs);
         if (serializable) this.#answerGet(reading);
         else if (others === undefined) waiting.set(timeoutMs, [reading]);
         else others.push(reading);
       } catch (error) {
-        this.#fail(flight, error);
+        this.#fail({ id, bytes }, error);
       }
     }
     for (const [timeoutMs, readings] of waiting) {
       this.#whenReady(timeoutMs).then(
         () => readings.forEach((reading) => this.#answerGet(reading)),
-        (error) => readings.forEach(({ flight }) => this.#fail(flight, error)),
+        (error) => readings.forEach((reading) => this.#fail(reading, error)),
       );
     }
   }
@@ -216,18 +259,18 @@ class PipelineStream {
   }
 
   /** Many reads become possible at once: each is counted before the next one reads. */
-  #answerGet({ flight, key, revision }: Reading): void {
+  #answerGet(reading: Reading): void {
     try {
       const refusal = this.#bytesRefusal();
       if (refusal !== null) throw refusal;
+      const { id, key, revision } = reading;
       const entry = this.#context.service.getNow(key, revision);
       let bytes = OPERATION_OVERHEAD_BYTES;
       if (entry !== null) bytes += entry.key.length + entry.value.length;
       const get = { entry: fromOptionalEntry(entry) };
-      const { id } = flight.operation;
-      this.#land(flight, { result: { id, get }, bytes });
+      this.#land(reading, { id, get, bytes });
     } catch (error) {
-      this.#fail(flight, error);
+      this.#fail(reading, error);
     }
   }
 
@@ -238,7 +281,7 @@ class PipelineStream {
 
   #fail(flight: Flight, error: unknown): void {
     this.#inFlightBytes -= flight.bytes;
-    this.#refuse(flight.operation.id, this.#context.toError(error));
+    this.#refuse(flight.id, this.#context.toError(error));
   }
 
   /** Judges what waits already: a single operation as large as the bound still passes. */
@@ -250,8 +293,8 @@ class PipelineStream {
   }
 
   #refuse(id: WireInteger, error: DkvError): void {
-    const result = { id, error: fromError(error) };
-    this.#answer({ result, bytes: OPERATION_OVERHEAD_BYTES });
+    const bytes = OPERATION_OVERHEAD_BYTES;
+    this.#answer({ id, error: fromError(error), bytes });
   }
 
   #answer(answer: Answer): void {
@@ -291,12 +334,9 @@ class PipelineStream {
       if (end > start && bytes + more > MESSAGE_BYTES_MAX) break;
       bytes += more;
     }
-    const sent = answered.slice(start, end);
-    this.#leave(sent);
-    this.#outlet.write({
-      header: this.#context.header(),
-      results: sent.map(({ result }) => result),
-    }, bytes);
+    const results = answered.slice(start, end);
+    this.#leave(results);
+    this.#outlet.write({ header: this.#context.header(), results }, bytes);
     return end;
   }
 
@@ -308,53 +348,49 @@ class PipelineStream {
 
 type WirePipelineGet = WirePipelineOperation & { get: WireGet };
 
+function isGet(operation: WirePipelineOperation): operation is WirePipelineGet {
+  return Boolean(operation.get);
+}
+
 /** Null: the node's default. */
 function toTimeoutMs({ timeoutMs }: WirePipelineOperation): number | null {
   return toInteger(timeoutMs, "timeout_ms") || null;
 }
 
-/** Starts a write; what is wrong with it is thrown at once. */
-function write(
-  operation: WirePipelineOperation,
-  sender: Sender,
-  { service }: Context,
-): Promise<Answer> {
-  const { id } = operation;
-  const request = operation.put ?? operation.delete ?? operation.transact;
-  if (!request) {
-    throw new DkvError("MALFORMED", `The operation ${id} is empty`);
-  }
-  refuseWriteId(request, "pipeline");
-  const options = {
-    timeoutMs: toTimeoutMs(operation),
-    writeId: toPipelineWriteId(operation, sender),
-  };
-  if (operation.put) {
-    return service.put(toPut(operation.put), options).then((result) => ({
-      result: { id, put: fromPut(result) },
-      bytes: OPERATION_OVERHEAD_BYTES + (result.previous?.value.length ?? 0),
-    }));
-  }
-  if (operation.delete) {
-    return service.delete(toDelete(operation.delete), options)
-      .then((result) => ({
-        result: { id, delete: fromDelete(result) },
-        bytes: OPERATION_OVERHEAD_BYTES + entryBytes(result.previous),
-      }));
-  }
-  return service.transact(toTransact(request as WireTransact), options)
-    .then((result) => ({
-      result: { id, transact: fromTransact(result) },
-      bytes: OPERATION_OVERHEAD_BYTES + resultBytes(result),
-    }));
+function typeOf(
+  { put, delete: remove }: WirePipelineOperation,
+): WriteRequest["type"] {
+  return put ? "put" : remove ? "delete" : "transact";
 }
 
-function entryBytes(
-  entries: readonly { key: string; value: Uint8Array }[],
-): number {
-  let bytes = 0;
-  for (const { key, value } of entries) bytes += key.length + value.length;
-  return bytes;
+/** @throws {DkvError} for what is wrong with it. */
+function toWrite(operation: WirePipelineOperation): WriteRequest {
+  const { put, delete: remove, transact } = operation;
+  if (put && "type" in put) return put;
+  const request = put ?? remove ?? transact;
+  if (request) refuseWriteId(request, "pipeline");
+  if (put) return toPut(put);
+  if (remove) return toDelete(remove);
+  if (transact) return toTransact(transact);
+  throw new DkvError("MALFORMED", `The operation ${operation.id} is empty`);
+}
+
+/** How a write is answered. */
+function toAnswer(
+  id: WireInteger,
+  result: ResultOf<WriteRequest["type"]>,
+): Answer {
+  const bytes = OPERATION_OVERHEAD_BYTES + resultBytes(result);
+  switch (result.type) {
+    case "put":
+      return { id, put: fromPut(result), bytes };
+    case "delete":
+      return { id, delete: fromDelete(result), bytes };
+    case "transact":
+      return { id, transact: fromTransact(result), bytes };
+    default:
+      return unreachable(result);
+  }
 }
 
 /** How much an operation holds in memory until it is answered. */
@@ -378,5 +414,7 @@ function toPipelineWriteId(
   sender: Sender,
 ): WriteId | null {
   const sequence = toInteger(operation.sequence, "sequence");
-  return sequence === 0 ? null : checkWriteId({ ...sender, sequence });
+  if (sequence === 0) return null;
+  const { client, doneBelow } = sender;
+  return checkWriteId({ client, sequence, doneBelow });
 }

@@ -15,7 +15,7 @@
  */
 
 import { Buffer } from "node:buffer";
-import type { Key } from "./batch.ts";
+import type { Key, PutOperation } from "./batch.ts";
 import type { WireHeader } from "./call.ts";
 import {
   type fromDelete,
@@ -39,12 +39,12 @@ export interface WirePipelineRequest {
   operations: WirePipelineOperation[];
 }
 
-/** A `PipelineOperation`: one of the four at most. */
+/** A `PipelineOperation`: one of the four at most. A plain put is what the service takes already. */
 export interface WirePipelineOperation {
   id: WireInteger;
   sequence: WireInteger;
   timeoutMs: WireInteger;
-  put?: WirePut | null;
+  put?: WirePut | PutOperation | null;
   get?: WireGet | null;
   delete?: WireDelete | null;
   transact?: WireTransact | null;
@@ -106,7 +106,7 @@ export class PipelineCodec {
 
   /** @throws if the bytes are no `PipelineRequest`. Values are views of them. */
   decode(bytes: Buffer): WirePipelineRequest {
-    const request = orNull(() => this.#decode(bytes));
+    const request = orNull((bytes) => this.#decode(bytes), bytes);
     if (request !== null) return request;
     // What is wrong with it, or too large for a number, the general codec says.
     const general = this.#general.decode(bytes);
@@ -123,8 +123,10 @@ export class PipelineCodec {
     let start = 0;
     for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
       if (tag === REQUEST_OPERATIONS) {
-        const body = new Reader(reader.bytes());
-        const plain = orNull(() => readPlain(body));
+        const outer = reader.enter();
+        const { end } = reader;
+        const plain = orNull(readPlain, reader);
+        reader.moveTo(end, outer); // It may have given up anywhere.
         if (plain !== null) request.operations.push(plain);
         else {
           const alone = bytes.subarray(start, reader.at);
@@ -156,10 +158,10 @@ export class PipelineCodec {
   }
 }
 
-/** Null if the bytes cannot be read. */
-function orNull<T>(read: () => T): T | null {
+/** Null if it cannot be read. */
+function orNull<From, T>(read: (from: From) => T, from: From): T | null {
   try {
-    return read();
+    return read(from);
   } catch (error) {
     if (error instanceof DkvError) return null;
     throw error;
@@ -171,7 +173,7 @@ function readPlain(reader: Reader): WirePipelineOperation | null {
   let id = 0;
   let sequence = 0;
   let timeoutMs = 0;
-  let put: WirePut | null = null;
+  let put: PutOperation | null = null;
   let get: WireGet | null = null;
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     const isFirst = put === null && get === null;
@@ -179,17 +181,22 @@ function readPlain(reader: Reader): WirePipelineOperation | null {
     else if (tag === OPERATION_SEQUENCE) sequence = reader.int64();
     else if (tag === OPERATION_TIMEOUT_MS) timeoutMs = reader.int64();
     else if (tag === OPERATION_PUT && isFirst) {
-      put = readPlainPut(new Reader(reader.bytes()));
+      const outer = reader.enter();
+      put = readPlainPut(reader);
       if (put === null) return null;
+      reader.leave(outer);
     } else if (tag === OPERATION_GET && isFirst) {
-      get = readPlainGet(new Reader(reader.bytes()));
+      const outer = reader.enter();
+      get = readPlainGet(reader);
       if (get === null) return null;
+      reader.leave(outer);
     } else return null;
   }
-  return { id, sequence, timeoutMs, put, get, delete: null, transact: null };
+  if (put !== null) return { id, sequence, timeoutMs, put };
+  return { id, sequence, timeoutMs, get };
 }
 
-function readPlainPut(reader: Reader): WirePut | null {
+function readPlainPut(reader: Reader): PutOperation | null {
   let key = "";
   let value = EMPTY;
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
@@ -197,7 +204,7 @@ function readPlainPut(reader: Reader): WirePut | null {
     else if (tag === PUT_VALUE) value = reader.bytes();
     else return null;
   }
-  return { key, value, lease: "0", returnPrevious: false, writeId: null };
+  return { type: "put", key, value, lease: 0n, returnPrevious: false };
 }
 
 function readPlainGet(reader: Reader): WireGet | null {

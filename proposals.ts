@@ -22,8 +22,12 @@ import { assert, DkvError } from "./errors.ts";
 import type { Term } from "./message.ts";
 import type { Result } from "./results.ts";
 
-/** Called once with the result, or with the reason why there is none. */
-export type Settle = (outcome: Result | DkvError) => void;
+/** Who waits for a write. */
+export interface Waiter {
+  readonly writeId: WriteId | null;
+  /** Called once, in a turn of the group, with the result or with the reason why there is none. */
+  settle(outcome: Result | DkvError): void;
+}
 
 /** One write that is not settled. */
 export interface Proposal {
@@ -32,7 +36,7 @@ export interface Proposal {
   readonly grows: boolean;
   /** The command, encoded. */
   readonly data: Uint8Array;
-  readonly settle: Settle;
+  readonly waiter: Waiter;
   readonly deadlineTick: number;
   /** The term it was submitted in; null while it is queued. */
   term: Term | null;
@@ -57,8 +61,8 @@ export class Proposals {
   readonly #all = new Map<number, Proposal>();
   /** Those with term null, in the order in which they are to be submitted. */
   #queue: Proposal[] = [];
-  /** Ids by the tick at which they give up; ids that were settled meanwhile stay listed. */
-  readonly #deadlines = new Map<number, number[]>();
+  /** None of them gives up before this tick. */
+  #dueTick = Infinity;
   #lastId = 0;
   #bytes = 0;
 
@@ -94,11 +98,7 @@ export class Proposals {
    */
   add(
     request: Request,
-    { writeId, deadlineTick, settle }: {
-      writeId: WriteId | null;
-      deadlineTick: number;
-      settle: Settle;
-    },
+    { waiter, deadlineTick }: { waiter: Waiter; deadlineTick: number },
   ): void {
     const { origin, proposalsMax, bytesMax, commandBytesMax } = this.#options;
     if (this.#all.size >= proposalsMax) {
@@ -108,6 +108,7 @@ export class Proposals {
       );
     }
     const id = this.#lastId + 1;
+    const { writeId } = waiter;
     const data = encodeCommand({ origin, id, writeId, request });
     if (data.length > commandBytesMax) {
       throw new DkvError(
@@ -128,28 +129,24 @@ export class Proposals {
       id,
       grows,
       data,
-      settle,
+      waiter,
       deadlineTick,
       term: null,
       sentTick: 0,
     };
     this.#all.set(id, proposal);
     this.#queue.push(proposal);
-    const due = this.#deadlines.get(deadlineTick);
-    if (due === undefined) this.#deadlines.set(deadlineTick, [id]);
-    else due.push(id);
+    if (deadlineTick < this.#dueTick) this.#dueTick = deadlineTick;
   }
 
   /** The oldest queued ones, at least one if there is any, up to so many bytes. */
   next(bytesMax: number): Proposal[] {
     let bytes = 0;
-    let count = 0;
-    for (const { data } of this.#queue) {
+    const end = this.#queue.findIndex(({ data }, at) => {
       bytes += data.length;
-      if (count > 0 && bytes > bytesMax) break;
-      count++;
-    }
-    return this.#queue.slice(0, count);
+      return at > 0 && bytes > bytesMax;
+    });
+    return end === -1 ? this.#queue : this.#queue.slice(0, end);
   }
 
   /** Marks what {@linkcode next} returned as submitted to the leader of `term`. */
@@ -157,15 +154,16 @@ export class Proposals {
     proposals: readonly Proposal[],
     { term, tick }: { term: Term; tick: number },
   ): void {
-    for (const [at, proposal] of proposals.entries()) {
-      assert(
-        this.#queue[at] === proposal,
-        `Write ${proposal.id} was submitted out of order`,
-      );
+    const last = proposals.length - 1;
+    assert(
+      proposals[last] === this.#queue[last],
+      `${proposals.length} writes were submitted out of order`,
+    );
+    this.#queue = this.#queue.slice(proposals.length);
+    for (const proposal of proposals) {
       proposal.term = term;
       proposal.sentTick = tick;
     }
-    this.#queue = this.#queue.slice(proposals.length);
   }
 
   /** Those submitted in `term` and last sent before `tick`, up to so many bytes. */
@@ -187,7 +185,10 @@ export class Proposals {
   /** Answers a client. Ids that are settled already, for example by their deadline, are ignored. */
   settle(id: number, outcome: Result | DkvError): void {
     const proposal = this.#all.get(id);
-    if (proposal !== undefined) this.#settleAll([proposal], () => outcome);
+    if (proposal === undefined) return;
+    this.#forget(proposal);
+    if (proposal.term === null) this.#tidyQueue();
+    proposal.waiter.settle(outcome);
   }
 
   /** Queues again what was submitted before `term`: an entry of `term` has been applied. */
@@ -201,12 +202,16 @@ export class Proposals {
     if (lost.length > 0) this.#queue = [...lost, ...this.#queue];
   }
 
-  /** Gives up on those whose deadline is this tick. */
+  /** Gives up on those whose deadline has come. */
   expire(tick: number): void {
-    const due = this.#deadlines.get(tick);
-    if (due === undefined) return;
-    this.#deadlines.delete(tick);
-    const expired = due.flatMap((id) => this.#all.get(id) ?? []);
+    if (tick < this.#dueTick) return;
+    const expired: Proposal[] = [];
+    this.#dueTick = Infinity;
+    for (const proposal of this.#all.values()) {
+      const { deadlineTick } = proposal;
+      if (deadlineTick <= tick) expired.push(proposal);
+      else if (deadlineTick < this.#dueTick) this.#dueTick = deadlineTick;
+    }
     this.#settleAll(expired, ({ term }) =>
       term === null
         ? new DkvError(
@@ -255,16 +260,21 @@ export class Proposals {
     proposals: readonly Proposal[],
     outcome: (proposal: Proposal) => Result | DkvError,
   ): void {
-    let queued = 0;
+    for (const proposal of proposals) this.#forget(proposal);
+    if (proposals.some(({ term }) => term === null)) this.#tidyQueue();
     for (const proposal of proposals) {
-      this.#all.delete(proposal.id);
-      this.#bytes -= proposal.data.length;
-      if (proposal.term === null) queued++;
+      proposal.waiter.settle(outcome(proposal));
     }
-    if (queued > 0) {
-      this.#queue = this.#queue.filter(({ id }) => this.#all.has(id));
-    }
-    for (const proposal of proposals) proposal.settle(outcome(proposal));
+  }
+
+  #forget({ id, data }: Proposal): void {
+    this.#all.delete(id);
+    this.#bytes -= data.length;
+  }
+
+  /** Takes out of the queue what is settled. */
+  #tidyQueue(): void {
+    this.#queue = this.#queue.filter(({ id }) => this.#all.has(id));
   }
 }
 

@@ -91,6 +91,28 @@ export type Result =
     readonly message: string;
   };
 
+/** The outcome of a command of one type. */
+export type ResultOf<Type extends Result["type"]> = Extract<
+  Result,
+  { type: Type }
+>;
+
+/** What its client is told of a write that was to end in a result of type `expect`. */
+export function judged<Type extends Result["type"]>(
+  outcome: Result | Error,
+  expect: Type,
+): ResultOf<Type> | Error {
+  if (outcome instanceof Error) return outcome;
+  if (outcome.type === expect) return outcome as ResultOf<Type>;
+  if (outcome.type === "error") {
+    return new DkvError(outcome.code, outcome.message);
+  }
+  return new DkvError(
+    "SEQUENCE_STALE",
+    `This sequence number belonged to a ${outcome.type}, not to a ${expect}`,
+  );
+}
+
 /** A command that was refused. */
 export type ErrorResult = Extract<Result, { type: "error" }>;
 

@@ -15,7 +15,6 @@ import type {
   Request,
   StoredEntry,
   TransactRequest,
-  UserChange,
   WriteId,
 } from "./batch.ts";
 import {
@@ -38,12 +37,13 @@ import { nodeOfMember } from "./identity.ts";
 import type { RangeResult } from "./ranges.ts";
 import { type MemberInfo, Membership } from "./membership.ts";
 import { Passwords } from "./passwords.ts";
-import type { Result } from "./results.ts";
+import { judged, type Result, type ResultOf } from "./results.ts";
 import type {
   LeaseInfo,
   ListOptions as StoreListOptions,
   ListPage,
 } from "./store.ts";
+import type { PlainUserChange } from "./userchange.ts";
 import type { Directory } from "./users.ts";
 import type { Watch, WatchOptions } from "./watch.ts";
 
@@ -56,6 +56,12 @@ export interface CallOptions {
 export interface WriteOptions extends CallOptions {
   /** Makes a retry safe; null: a repetition is not recognised. */
   readonly writeId: WriteId | null;
+}
+
+/** A write's options, and who hears what came of it. */
+export interface WriteWaiter extends WriteOptions {
+  /** Called once; what {@linkcode judged} makes of the outcome is for the client. */
+  settle(outcome: Result | Error): void;
 }
 
 export interface ReadOptions extends CallOptions {
@@ -91,17 +97,6 @@ export interface ReplicaState {
   /** It has no vote. */
   readonly isLearner: boolean;
 }
-
-type ResultOf<Type extends Result["type"]> = Extract<Result, { type: Type }>;
-
-/** A change of users and roles as a client asks for it: with the password in the clear; null: none. */
-export type PlainUserChange =
-  | Exclude<UserChange, { password: string }>
-  | {
-    readonly type: "addUser" | "setPassword";
-    readonly user: string;
-    readonly password: string | null;
-  };
 
 /** The smallest key after `key`: with it, a single key is a range. */
 export function keyAfter(key: Key): Key {
@@ -156,6 +151,23 @@ export class Service {
 
   // ---------------------------------------------------------------- writes
 
+  /**
+   * Starts a write without a promise, for those who have thousands on their way; what is wrong with
+   * it is thrown. The waiter hears of it in the middle of a turn of the group: it must not throw.
+   */
+  start(
+    request: PutOperation | DeleteOperation | TransactRequest,
+    waiter: WriteWaiter,
+  ): void {
+    if (request.type !== "transact") checkOperation(request);
+    else if (this.#changesNothing(request)) {
+      const settle = (outcome: Result | Error) => waiter.settle(outcome);
+      return void this.#query(request, waiter).then(settle, settle);
+    }
+    this.#timeout(waiter); // Refuses what comes too late.
+    this.#group.propose(request, waiter);
+  }
+
   put(request: PutOperation, options: WriteOptions): Promise<ResultOf<"put">> {
     checkOperation(request);
     return this.#write(request, { ...options, expect: "put" });
@@ -173,10 +185,14 @@ export class Service {
     request: TransactRequest,
     options: WriteOptions & { serializable?: boolean },
   ): Promise<ResultOf<"transact">> {
+    if (this.#changesNothing(request)) return this.#query(request, options);
+    return this.#write(request, { ...options, expect: "transact" });
+  }
+
+  #changesNothing(request: TransactRequest): boolean {
     const operationsMax = this.#settings.transactionOperationsMax;
     checkTransaction(request, { operationsMax });
-    if (onlyReads(request)) return this.#query(request, options);
-    return this.#write(request, { ...options, expect: "transact" });
+    return onlyReads(request);
   }
 
   /** An atomic write of Deno KV; its adapter has checked it. */
@@ -265,25 +281,13 @@ export class Service {
     const { promise, resolve, reject } = Promise.withResolvers<
       ResultOf<Type>
     >();
-    this.#group.propose(request, {
-      writeId: options.writeId,
-      timeoutMs: this.#timeout(options),
-      settle: (outcome) => {
-        if (outcome instanceof DkvError) return reject(outcome);
-        if (outcome.type === "error") {
-          return reject(new DkvError(outcome.code, outcome.message));
-        }
-        if (outcome.type === options.expect) {
-          return resolve(outcome as ResultOf<Type>);
-        }
-        reject(
-          new DkvError(
-            "SEQUENCE_STALE",
-            `This sequence number belonged to a ${outcome.type}, not to a ${options.expect}`,
-          ),
-        );
-      },
-    });
+    const settle = (outcome: Result | Error) => {
+      const result = judged(outcome, options.expect);
+      if (result instanceof Error) reject(result);
+      else resolve(result);
+    };
+    this.#timeout(options); // Refuses what comes too late.
+    this.#group.propose(request, { ...options, settle });
     return promise;
   }
 

@@ -1,7 +1,7 @@
 /**
  * A change of users and roles as a command carries it (`proto/entry.proto`, message ChangeUsers),
  * and the permissions of which roles consist. What it does is said in `users.ts`. Used by
- * `batch.ts`. Pure.
+ * `batch.ts`, and by whoever takes such changes from clients. Pure.
  *
  * @module
  */
@@ -38,6 +38,15 @@ export type UserChange =
     readonly role: string;
     readonly key: string;
     readonly rangeEnd: string;
+  };
+
+/** A change of users and roles as a client asks for it: with the password in the clear; null: none. */
+export type PlainUserChange =
+  | Exclude<UserChange, { password: string }>
+  | {
+    readonly type: "addUser" | "setPassword";
+    readonly user: string;
+    readonly password: string | null;
   };
 
 interface NewPassword {

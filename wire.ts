@@ -249,6 +249,17 @@ export class Reader {
     return this.#at;
   }
 
+  /** Where the message or packed field ends. */
+  get end(): number {
+    return this.#end;
+  }
+
+  /** Goes on elsewhere, whatever was entered: what is read next lies between `at` and `end`. */
+  moveTo(at: number, end: number): void {
+    this.#at = at;
+    this.#end = end;
+  }
+
   /** True if the message or packed field has more. */
   get more(): boolean {
     return this.#at < this.#end;

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Buffer } from "node:buffer";
-import { toKey } from "../convert.ts";
+import { toKey, toPut } from "../convert.ts";
 import {
   type GeneralCodec,
   PipelineCodec,
@@ -115,13 +115,20 @@ function plain(operation: WirePipelineOperation): unknown {
     id: String(id),
     sequence: String(sequence),
     timeoutMs: String(timeoutMs),
-    put: put ? { ...put, key: toKey(put.key), value: [...put.value] } : null,
+    put: put ? plainPut(put) : null,
     get: get
       ? { ...get, key: toKey(get.key), revision: String(get.revision) }
       : null,
     delete: operation.delete ?? null,
     transact: operation.transact ?? null,
   };
+}
+
+function plainPut(put: NonNullable<WirePipelineOperation["put"]>): unknown {
+  const isPlain = "type" in put;
+  const request = isPlain ? put : toPut(put);
+  const writeId = isPlain ? null : put.writeId;
+  return { ...request, value: [...put.value], writeId };
 }
 
 needs(

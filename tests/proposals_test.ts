@@ -35,14 +35,17 @@ class Fixture {
   }
 
   add(key: string, options: { deadlineTick?: number; bytes?: number } = {}) {
-    this.proposals.add(put(key, options.bytes), {
+    const waiter = {
       writeId: null,
-      deadlineTick: options.deadlineTick ?? 100,
-      settle: (outcome) => {
+      settle: (outcome: Result | DkvError) => {
         assert(!this.told.has(key), `${key} was told twice`);
         const text = outcome instanceof DkvError ? outcome.code : outcome.type;
         this.told.set(key, text);
       },
+    };
+    this.proposals.add(put(key, options.bytes), {
+      waiter,
+      deadlineTick: options.deadlineTick ?? 100,
     });
   }
 
