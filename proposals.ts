@@ -21,6 +21,7 @@ import { encodeCommand, type Request, type WriteId } from "./batch.ts";
 import { assert, DkvError } from "./errors.ts";
 import type { Term } from "./message.ts";
 import type { Result } from "./results.ts";
+import { SlidingMap } from "./slidingmap.ts";
 
 /** Who waits for a write. */
 export interface Waiter {
@@ -58,7 +59,7 @@ export interface ProposalsOptions {
 export class Proposals {
   readonly #options: ProposalsOptions;
   /** All that are not settled, by id; ids rise, so the first is the oldest. */
-  readonly #all = new Map<number, Proposal>();
+  readonly #all = new SlidingMap<Proposal>();
   /** Those with term null, in the order in which they are to be submitted. */
   #queue: Proposal[] = [];
   /** None of them gives up before this tick. */
@@ -87,8 +88,7 @@ export class Proposals {
 
   /** Every id below this one is settled. */
   get settledBelow(): number {
-    for (const id of this.#all.keys()) return id;
-    return this.#lastId + 1;
+    return this.#all.first ?? this.#lastId + 1;
   }
 
   /**
@@ -228,9 +228,7 @@ export class Proposals {
 
   /** Ends the submitted ones: this replica's state was replaced, so it will not see them applied. */
   settleSubmittedUnknown(): void {
-    const submitted = [...this.#all.values()].filter(({ term }) =>
-      term !== null
-    );
+    const submitted = this.#all.values().filter(({ term }) => term !== null);
     this.#settleAll(submitted, () =>
       new DkvError(
         "OUTCOME_UNKNOWN",
@@ -242,7 +240,7 @@ export class Proposals {
   /** Ends all of them: the node stops. */
   close(): void {
     this.#settleAll(
-      [...this.#all.values()],
+      this.#all.values(),
       ({ term }) =>
         term === null
           ? new DkvError(
@@ -274,7 +272,9 @@ export class Proposals {
 
   /** Takes out of the queue what is settled. */
   #tidyQueue(): void {
-    this.#queue = this.#queue.filter(({ id }) => this.#all.has(id));
+    this.#queue = this.#queue.filter(({ id }) =>
+      this.#all.get(id) !== undefined
+    );
   }
 }
 

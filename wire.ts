@@ -111,7 +111,10 @@ export class Pen {
       bits |= code;
       buffer[at++] = code;
     }
-    assert(bits < 256, `String is not latin1: ${JSON.stringify(value)}`);
+    // Not as a condition of `assert`, whose message would be made of every string.
+    if (bits > 255) {
+      assert(false, `String is not latin1: ${JSON.stringify(value)}`);
+    }
     this.#at = at;
   }
 
