@@ -38,6 +38,7 @@ import {
   type Frame,
   setTimeoutMs,
 } from "./operations.ts";
+import { SlidingMap } from "./slidingmap.ts";
 
 /** Bounds of {@linkcode Requests}. The node allows twice as many operations on a stream. */
 const IN_FLIGHT_MAX = 2048;
@@ -114,7 +115,7 @@ interface Stream {
   readonly endpoint: Endpoint;
   readonly call: grpc.ClientDuplexStream<Buffer, Buffer>;
   /** By id. What was settled meanwhile stays until the node answers: the node still has it. */
-  readonly inFlight: Map<number, Request>;
+  readonly inFlight: SlidingMap<Request>;
 }
 
 /** Every operation of a client that is not settled. */
@@ -136,10 +137,8 @@ export class Requests {
   #inFlightBytes = 0;
   #lastId = 0;
   #lastSequence = 0;
-  /** Every sequence below is settled. */
-  #doneBelow = 1;
-  /** Sequences that are not settled. */
-  readonly #writes = new Set<number>();
+  /** Writes that are not settled, by sequence. */
+  readonly #writes = new SlidingMap<Request>();
   #scheduled = false;
   #searching = false;
   #sweeper: ReturnType<typeof setInterval>;
@@ -177,7 +176,7 @@ export class Requests {
       this.#lastId = id;
       if (options.write) {
         this.#lastSequence = sequence;
-        this.#writes.add(sequence);
+        this.#writes.set(sequence, request);
       }
       if (options.signal !== undefined) this.#listen(request, options.signal);
       this.#queue.push(request);
@@ -278,7 +277,7 @@ export class Requests {
       asIs,
       asIs,
     );
-    const stream: Stream = { endpoint, call, inFlight: new Map() };
+    const stream: Stream = { endpoint, call, inFlight: new SlidingMap() };
     call.on("data", (bytes: Buffer) => this.#receive(stream, bytes));
     call.on("error", (status: grpc.ServiceError) => {
       this.#lose(stream, endpoint.toError(status));
@@ -358,7 +357,7 @@ export class Requests {
   /** What is in flight on a stream will not be answered: it is sent again elsewhere. */
   #lose(stream: Stream, error: DkvError): void {
     if (!this.#streams.has(stream)) return;
-    const lost = [...stream.inFlight.values()];
+    const lost = stream.inFlight.values();
     stream.inFlight.clear();
     this.#leave(stream);
     this.#drop(stream);
@@ -426,12 +425,9 @@ export class Requests {
     return false;
   }
 
+  /** Every sequence below this one is settled. */
   #settledBelow(): number {
-    while (
-      this.#doneBelow <= this.#lastSequence &&
-      !this.#writes.has(this.#doneBelow)
-    ) this.#doneBelow++;
-    return this.#doneBelow;
+    return this.#writes.first ?? this.#lastSequence + 1;
   }
 
   *#unsettled(): Generator<Request> {
@@ -473,9 +469,8 @@ export class Requests {
       if (request.deadlineMs <= now) this.#expire(request);
     }
     for (const stream of this.#streams) {
-      // Sent first, silent first, but for attempts of different lengths, which are rare.
-      const [oldest] = stream.inFlight.values();
-      if (oldest === undefined || now < oldest.silentMs) continue;
+      const inFlight = stream.inFlight.values();
+      if (inFlight.every(({ silentMs }) => now < silentMs)) continue;
       const { address } = stream.endpoint;
       const text = `${address} does not answer`;
       this.#lose(stream, new DkvError("UNREACHABLE", text));

@@ -24,6 +24,7 @@ import {
   stripResult,
   writeResult,
 } from "./results.ts";
+import { SlidingMap } from "./slidingmap.ts";
 import { Pen, Reader } from "./wire.ts";
 
 /** A session on disk. */
@@ -71,7 +72,7 @@ interface Session {
   /** When the client last wrote: what decides who is forgotten. */
   active: LogPlace;
   /** By sequence, all at or above `doneBelow`. At most `sessionResultsMax`. */
-  readonly results: Map<number, Result>;
+  readonly results: SlidingMap<Result>;
 }
 
 export class Sessions {
@@ -157,7 +158,7 @@ export class Sessions {
         clientHash,
         doneBelow: 0,
         active: at,
-        results: new Map(),
+        results: new SlidingMap(),
       };
       this.#sessions.set(client, session);
       this.#latest = session;
@@ -210,15 +211,8 @@ export class Sessions {
 
   /** Drops the results that the client has seen. */
   #settle(session: Session, doneBelow: number): void {
-    const { results } = session;
     if (doneBelow <= session.doneBelow) return;
-    if (doneBelow - session.doneBelow < results.size) {
-      for (let i = session.doneBelow; i < doneBelow; i++) results.delete(i);
-    } else {
-      for (const sequence of results.keys()) {
-        if (sequence < doneBelow) results.delete(sequence);
-      }
-    }
+    session.results.deleteBelow(doneBelow);
     session.doneBelow = doneBelow;
     this.#digest.number(session.clientHash);
     this.#digest.number(doneBelow);
@@ -248,38 +242,38 @@ function encodeSession(session: Session): Uint8Array {
   let lastSequence = doneBelow;
   let lastRevision = 0;
   let others = 0;
-  for (const [sequence, result] of results) {
+  results.forEach((result, sequence) => {
     if (result.type !== "put" || result.previous !== null) {
       others++;
-      continue;
+      return;
     }
     pen.packedSint64(sequence - lastSequence);
     pen.packedSint64(result.revision - lastRevision);
     pen.packedSint64(result.version);
     lastSequence = sequence;
     lastRevision = result.revision;
-  }
+  });
   pen.close(puts);
   if (others > 0) writeOthers(results);
   return pen.finish();
 }
 
-function writeOthers(results: ReadonlyMap<number, Result>): void {
-  for (const [sequence, result] of results) {
-    if (result.type === "put" && result.previous === null) continue;
+function writeOthers(results: SlidingMap<Result>): void {
+  results.forEach((result, sequence) => {
+    if (result.type === "put" && result.previous === null) return;
     const start = pen.open(6);
     pen.int64(1, sequence);
     const inner = pen.open(2);
     writeResult(pen, result);
     pen.close(inner);
     pen.close(start);
-  }
+  });
 }
 
 function decodeSession(row: SessionRow): Session {
   const reader = new Reader(row.data);
   const numbers = [0, 0, 0, 0];
-  const results = new Map<number, Result>();
+  const results = new SlidingMap<Result>();
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     if (tag === (5 << 3 | 2)) {
       readPuts(reader, { doneBelow: numbers[0]!, results });
@@ -304,7 +298,7 @@ function decodeSession(row: SessionRow): Session {
 
 function readPuts(
   reader: Reader,
-  options: { doneBelow: number; results: Map<number, Result> },
+  options: { doneBelow: number; results: SlidingMap<Result> },
 ): void {
   const outer = reader.enter();
   let sequence = options.doneBelow;
@@ -323,7 +317,7 @@ function readPuts(
   reader.leave(outer);
 }
 
-function readOther(reader: Reader, results: Map<number, Result>): void {
+function readOther(reader: Reader, results: SlidingMap<Result>): void {
   const outer = reader.enter();
   let sequence = 0;
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {

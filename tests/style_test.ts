@@ -92,6 +92,7 @@ const LAYERS: readonly (readonly string[])[] = [
 
 /** The client library knows no module of the server but the errors. */
 const CLIENT: readonly string[] = [
+  "slidingmap",
   "operations",
   "fieldreader",
   "timer",
