@@ -52,7 +52,7 @@ import {
   type Transaction,
   type Value,
 } from "./operations.ts";
-import { Requests } from "./requests.ts";
+import { Requests, type SubmitOptions } from "./requests.ts";
 import { Watch, type WatchOptions } from "./subscription.ts";
 
 export { BatchError, type BatchOperation } from "./batches.ts";
@@ -213,10 +213,10 @@ export class Client implements AsyncDisposable {
    * @throws {OutcomeUnknownError} if nobody knows whether it took effect.
    */
   put(key: Key, value: Value, options: PutOptions = {}): Promise<PutResult> {
-    const put = { key, value, ...options };
+    const operation = { key, value, ...options };
     return this.#requests.submit(
-      (frame) => encodePut(frame, put),
-      this.#write(options),
+      encodePut,
+      this.#write(operation, options),
     ) as Promise<PutResult>;
   }
 
@@ -233,9 +233,10 @@ export class Client implements AsyncDisposable {
    */
   async get(key: Key, options: GetOptions = {}): Promise<Entry | null> {
     const { revision = 0, serializable = false } = options;
+    const operation = { key, revision, serializable };
     const answer = await this.#requests.submit(
-      (frame) => encodeGet(frame, { key, revision, serializable }),
-      { ...this.#write(options), write: false },
+      encodeGet,
+      { ...this.#times(options), operation, write: false },
     ) as { entry: Entry | null };
     return answer.entry;
   }
@@ -263,8 +264,8 @@ export class Client implements AsyncDisposable {
       ? { key: target, returnPrevious }
       : { ...target, returnPrevious };
     return this.#requests.submit(
-      (frame) => encodeDelete(frame, remove),
-      this.#write(options),
+      encodeDelete,
+      this.#write(remove, options),
     ) as Promise<DeleteResult>;
   }
 
@@ -289,9 +290,10 @@ export class Client implements AsyncDisposable {
     transaction: Transaction,
     options: CallOptions = {},
   ): Promise<TransactResult> {
+    const write = !onlyReads(transaction);
     return this.#requests.submit(
-      (frame) => encodeTransaction(frame, transaction),
-      { ...this.#write(options), write: !onlyReads(transaction) },
+      encodeTransaction,
+      { ...this.#times(options), operation: transaction, write },
     ) as Promise<TransactResult>;
   }
 
@@ -746,10 +748,11 @@ export class Client implements AsyncDisposable {
     return { timeoutMs, signal };
   }
 
-  #write(
+  #write<Operation>(
+    operation: Operation,
     { timeoutMs = this.#timeoutMs, signal }: CallOptions,
-  ): { timeoutMs: number; signal: AbortSignal | undefined; write: boolean } {
-    return { timeoutMs, signal, write: true };
+  ): SubmitOptions<Operation> {
+    return { operation, timeoutMs, signal, write: true };
   }
 }
 

@@ -219,7 +219,7 @@ export const OPERATION_BYTES_MAX = 8 * 1024 * 1024;
 const LENGTH_BYTES = 4;
 const TIMEOUT_BYTES = 4;
 const TIMEOUT_MS_MAX = 2 ** (7 * TIMEOUT_BYTES) - 1;
-const SCRATCH_BYTES = 64 * 1024;
+const SLAB_BYTES = 32 * 1024;
 
 const encoder = new TextEncoder();
 
@@ -311,39 +311,41 @@ export function encodeHead(
   client: Uint8Array,
   doneBelow: number,
 ): Uint8Array<ArrayBuffer> {
-  end = 0;
+  start = end;
   writeBytes(1, client);
   writeNumber(2, doneBelow);
-  return scratch.slice(0, end);
+  return slab.subarray(start, end);
 }
 
 // ------------------------------------------------------------------ messages
 
 function begin(id: number, sequence: number): number {
-  end = 0;
+  start = end;
   reserve(64);
-  scratch[end++] = 3 << 3 | 2;
+  slab[end++] = 3 << 3 | 2;
   end += LENGTH_BYTES;
   writeNumber(1, id);
   writeNumber(2, sequence);
-  scratch[end++] = 3 << 3;
+  slab[end++] = 3 << 3;
   end += TIMEOUT_BYTES;
-  return end - TIMEOUT_BYTES;
+  return end - TIMEOUT_BYTES - start;
 }
 
 function finish(timeoutAt: number): EncodedOperation {
-  const length = end - 1 - LENGTH_BYTES;
+  const length = end - start - 1 - LENGTH_BYTES;
   if (length > OPERATION_BYTES_MAX) {
     throw new DkvError(
       "REQUEST_TOO_LARGE",
       `The request is too large: ${length} bytes, at most ${OPERATION_BYTES_MAX}`,
     );
   }
-  setFixedVarint(scratch, 1, length);
-  setFixedVarint(scratch, timeoutAt, 0);
-  const bytes = scratch.slice(0, end);
-  if (scratch.length > 4 * SCRATCH_BYTES) {
-    scratch = new Uint8Array(SCRATCH_BYTES);
+  const bytes = slab.subarray(start, end);
+  setFixedVarint(bytes, 1, length);
+  setFixedVarint(bytes, timeoutAt, 0);
+  if (slab.length > SLAB_BYTES) {
+    // What comes next must not keep a large message alive.
+    slab = new Uint8Array(0);
+    start = end = 0;
   }
   return { bytes, timeoutAt };
 }
@@ -468,27 +470,40 @@ function writeCompare(field: number, compare: Compare): void {
 
 // ------------------------------------------------------------------ fields
 
-/** The message being written: nothing here waits, so one is enough. */
-let scratch = new Uint8Array(SCRATCH_BYTES);
+/**
+ * The message being written, from `start` to `end`: nothing here waits, so one is enough. What was
+ * written before was handed out: an array of its own for each message would cost more than to
+ * write it.
+ */
+let slab = new Uint8Array(SLAB_BYTES);
+let start = 0;
 let end = 0;
 
+/** Makes room; the message may move to the beginning of a new slab. */
 function reserve(bytes: number): void {
-  if (end + bytes <= scratch.length) return;
-  const larger = new Uint8Array(Math.max(2 * scratch.length, end + bytes));
-  larger.set(scratch);
-  scratch = larger;
+  if (end + bytes <= slab.length) return;
+  const written = end - start;
+  const needed = written + bytes;
+  const larger = new Uint8Array(
+    needed <= SLAB_BYTES / 4 ? SLAB_BYTES : Math.max(needed, 2 * written),
+  );
+  larger.set(slab.subarray(start, end));
+  slab = larger;
+  start = 0;
+  end = written;
 }
 
 /** Begins a nested message; {@linkcode close} needs what this returns. */
 function open(field: number): number {
   reserve(1 + LENGTH_BYTES);
-  scratch[end++] = field << 3 | 2;
+  slab[end++] = field << 3 | 2;
   end += LENGTH_BYTES;
-  return end;
+  return end - start;
 }
 
-function close(start: number): void {
-  setFixedVarint(scratch, start - LENGTH_BYTES, end - start);
+function close(opened: number): void {
+  const body = start + opened;
+  setFixedVarint(slab, body - LENGTH_BYTES, end - body);
 }
 
 /** Four bytes wherever; a varint may have more bytes than it needs. */
@@ -513,9 +528,9 @@ function writeBytes(
     value = encoder.encode(value);
   }
   reserve(12 + value.length);
-  scratch[end++] = field << 3 | 2;
+  slab[end++] = field << 3 | 2;
   varint(value.length);
-  scratch.set(value, end);
+  slab.set(value, end);
   end += value.length;
 }
 
@@ -523,15 +538,15 @@ function writeBytes(
 function writeAscii(field: number, text: string): boolean {
   const before = end;
   reserve(2 + text.length);
-  scratch[end++] = field << 3 | 2;
-  scratch[end++] = text.length;
+  slab[end++] = field << 3 | 2;
+  slab[end++] = text.length;
   for (let i = 0; i < text.length; i++) {
     const unit = text.charCodeAt(i);
     if (unit >= 0x80) {
       end = before;
       return false;
     }
-    scratch[end++] = unit;
+    slab[end++] = unit;
   }
   return true;
 }
@@ -539,8 +554,8 @@ function writeAscii(field: number, text: string): boolean {
 function writeBoolean(field: number, value: boolean | undefined): void {
   if (value !== true) return;
   reserve(2);
-  scratch[end++] = field << 3;
-  scratch[end++] = 1;
+  slab[end++] = field << 3;
+  slab[end++] = 1;
 }
 
 function writeNumber(field: number, value: number): void {
@@ -552,7 +567,7 @@ function writeNumberAlways(field: number, value: number): void {
     throw new RangeError(`Expected a whole number below 2^53, not ${value}`);
   }
   reserve(11);
-  scratch[end++] = field << 3;
+  slab[end++] = field << 3;
   if (value >= 0) varint(value);
   else varint64(BigInt(value));
 }
@@ -562,28 +577,28 @@ function writeLease(field: number, lease: bigint): void {
     throw new RangeError(`A lease id has 63 bits, not ${lease}`);
   }
   reserve(11);
-  scratch[end++] = field << 3;
+  slab[end++] = field << 3;
   varint64(lease);
 }
 
 /** A safe integer, 0 or more. */
 function varint(value: number): void {
   while (value >= 0x8000_0000) {
-    scratch[end++] = value % 128 | 0x80;
+    slab[end++] = value % 128 | 0x80;
     value = Math.floor(value / 128);
   }
   while (value >= 0x80) {
-    scratch[end++] = value & 0x7f | 0x80;
+    slab[end++] = value & 0x7f | 0x80;
     value >>>= 7;
   }
-  scratch[end++] = value;
+  slab[end++] = value;
 }
 
 function varint64(value: bigint): void {
   let rest = BigInt.asUintN(64, value);
   while (rest >= 0x80n) {
-    scratch[end++] = Number(rest & 0x7fn) | 0x80;
+    slab[end++] = Number(rest & 0x7fn) | 0x80;
     rest >>= 7n;
   }
-  scratch[end++] = Number(rest);
+  slab[end++] = Number(rest);
 }

@@ -66,7 +66,8 @@ const PAUSE_MS_MIN = 20;
 const PAUSE_MS_MAX = 500;
 
 /** How to submit an operation. */
-export interface SubmitOptions {
+export interface SubmitOptions<Operation> {
+  readonly operation: Operation;
   /** True if it may change something. */
   readonly write: boolean;
   readonly timeoutMs: number;
@@ -74,40 +75,28 @@ export interface SubmitOptions {
 }
 
 /** One operation that is not settled. */
-class Request {
+interface Request {
   readonly encoded: EncodedOperation;
   readonly id: number;
   /** 0 for a read. */
   readonly sequence: number;
-  readonly deadlineMs: number;
+  readonly timeoutMs: number;
+  /** Infinity until the turn ends in which it was issued. */
+  deadlineMs: number;
   readonly resolve: (answer: PipelineAnswer) => void;
   readonly reject: (reason: unknown) => void;
   /** Ends the listening to an abort signal. */
-  unlisten: (() => void) | null = null;
-  attempts = 0;
+  unlisten: (() => void) | null;
+  attempts: number;
   /** When the node that has it counts as dead. */
-  silentMs = Infinity;
+  silentMs: number;
   /** Not sent again before. */
-  pauseMs = 0;
+  pauseMs: number;
   /** True if an earlier attempt of this write may have taken effect. */
-  unsure = false;
+  unsure: boolean;
   /** Why the last attempt failed. */
-  error: DkvError | null = null;
-  settled = false;
-
-  constructor(
-    fields: Pick<
-      Request,
-      "encoded" | "id" | "sequence" | "deadlineMs" | "resolve" | "reject"
-    >,
-  ) {
-    this.encoded = fields.encoded;
-    this.id = fields.id;
-    this.sequence = fields.sequence;
-    this.deadlineMs = fields.deadlineMs;
-    this.resolve = fields.resolve;
-    this.reject = fields.reject;
-  }
+  error: DkvError | null;
+  settled: boolean;
 }
 
 /** A stream to one node and what was sent over it. */
@@ -155,9 +144,9 @@ export class Requests {
    *
    * @throws {DkvError} the node's, or {@linkcode OutcomeUnknownError}
    */
-  submit(
-    encode: (frame: Frame) => EncodedOperation,
-    options: SubmitOptions,
+  submit<Operation>(
+    encode: (frame: Frame, operation: Operation) => EncodedOperation,
+    options: SubmitOptions<Operation>,
   ): Promise<PipelineAnswer> {
     return new Promise((resolve, reject) => {
       if (this.#closed) throw closedError();
@@ -165,14 +154,22 @@ export class Requests {
       if (this.#waitingBytes > WAITING_BYTES_MAX) throw this.#overloaded();
       const id = this.#lastId + 1;
       const sequence = options.write ? this.#lastSequence + 1 : 0;
-      const request = new Request({
-        encoded: encode({ id, sequence }),
+      const request: Request = {
+        encoded: encode({ id, sequence }, options.operation),
         id,
         sequence,
-        deadlineMs: performance.now() + options.timeoutMs,
+        timeoutMs: options.timeoutMs,
+        deadlineMs: Infinity,
         resolve,
         reject,
-      });
+        unlisten: null,
+        attempts: 0,
+        silentMs: Infinity,
+        pauseMs: 0,
+        unsure: false,
+        error: null,
+        settled: false,
+      };
       this.#lastId = id;
       if (options.write) {
         this.#lastSequence = sequence;
@@ -212,6 +209,7 @@ export class Requests {
 
   #flush(): void {
     if (this.#closed) return;
+    this.#setDeadlines();
     while (this.#head < this.#queue.length) {
       const { current } = this.#endpoints;
       if (current === null) return this.#search();
@@ -223,6 +221,16 @@ export class Requests {
     }
     this.#queue = [];
     this.#head = 0;
+  }
+
+  /** Of what is new, at the end of the queue; to ask for the time for each would cost too much. */
+  #setDeadlines(): void {
+    const now = performance.now();
+    for (let at = this.#queue.length - 1; at >= this.#head; at--) {
+      const request = this.#queue[at] as Request;
+      if (request.deadlineMs < Infinity) return;
+      request.deadlineMs = now + request.timeoutMs;
+    }
   }
 
   /** Takes from the queue what fits into one message and into the bounds. */

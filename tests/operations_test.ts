@@ -230,6 +230,28 @@ Deno.test("operations: the bytes are the caller's no more", () => {
   assertEquals([...put.bytes], before);
 });
 
+Deno.test("operations: stay as they are while others of all sizes are made", () => {
+  const made = [];
+  for (let round = 0; round < 400; round++) {
+    // Also such as fill the rest of a piece of memory exactly, and larger ones than a piece.
+    const length = round % 40 === 0 ? 100_000 : (round * 97) % 1000;
+    const value = new Uint8Array(length).fill(round);
+    const { bytes } = encodePut(FRAME, { key: "a", value });
+    made.push({ bytes, copy: bytes.slice() });
+    const bad = { key: "b", value, lease: 2n ** 63n };
+    assertThrows(() => encodePut(FRAME, bad), RangeError);
+    const compares = [{ key: "c", value }, { key: "d", value }];
+    const transaction = encodeTransaction(FRAME, { compares });
+    made.push({ bytes: transaction.bytes, copy: transaction.bytes.slice() });
+    setTimeoutMs(transaction, 0);
+    const alone = encodeTransaction(FRAME, { compares });
+    setTimeoutMs(alone, 0);
+    assertEquals(transaction.bytes, alone.bytes);
+    made[made.length - 1]!.copy = alone.bytes.slice();
+  }
+  for (const { bytes, copy } of made) assertEquals(bytes, copy);
+});
+
 Deno.test("operations: one that is too large is refused, with the limit", () => {
   const value = new Uint8Array(OPERATION_BYTES_MAX);
   const error = assertThrows(
