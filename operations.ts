@@ -536,8 +536,8 @@ function writeBytes(
 
 /** Writes a short text if it is ASCII. */
 function writeAscii(field: number, text: string): boolean {
-  const before = end;
   reserve(2 + text.length);
+  const before = end;
   slab[end++] = field << 3 | 2;
   slab[end++] = text.length;
   for (let i = 0; i < text.length; i++) {

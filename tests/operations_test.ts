@@ -252,6 +252,18 @@ Deno.test("operations: stay as they are while others of all sizes are made", () 
   for (const { bytes, copy } of made) assertEquals(bytes, copy);
 });
 
+Deno.test("operations: a text is the same as its bytes, wherever memory ends", () => {
+  for (let round = 0; round < 20_000; round++) {
+    const value = new Uint8Array(round % 7);
+    const text = "k".repeat(44 + round % 17) + (round % 2 ? "ä" : "a");
+    const key = new TextEncoder().encode(text);
+    assertEquals(
+      encodePut(FRAME, { key: text, value }).bytes,
+      encodePut(FRAME, { key, value }).bytes,
+    );
+  }
+});
+
 Deno.test("operations: one that is too large is refused, with the limit", () => {
   const value = new Uint8Array(OPERATION_BYTES_MAX);
   const error = assertThrows(
