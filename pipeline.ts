@@ -26,8 +26,6 @@ import { LIMITS } from "./config.ts";
 import {
   checkWriteId,
   fromDelete,
-  fromOptionalEntry,
-  fromPut,
   fromTransact,
   refuseWriteId,
   toDelete,
@@ -267,8 +265,7 @@ class PipelineStream {
       const entry = this.#context.service.getNow(key, revision);
       let bytes = OPERATION_OVERHEAD_BYTES;
       if (entry !== null) bytes += entry.key.length + entry.value.length;
-      const get = { entry: fromOptionalEntry(entry) };
-      this.#land(reading, { id, get, bytes });
+      this.#land(reading, { id, get: { entry }, bytes });
     } catch (error) {
       this.#fail(reading, error);
     }
@@ -383,7 +380,7 @@ function toAnswer(
   const bytes = OPERATION_OVERHEAD_BYTES + resultBytes(result);
   switch (result.type) {
     case "put":
-      return { id, put: fromPut(result), bytes };
+      return { id, put: result, bytes };
     case "delete":
       return { id, delete: fromDelete(result), bytes };
     case "transact":

@@ -15,12 +15,12 @@
  */
 
 import { Buffer } from "node:buffer";
-import type { Key, PutOperation } from "./batch.ts";
+import type { Key, PutOperation, StoredEntry } from "./batch.ts";
 import type { WireHeader } from "./call.ts";
 import {
   type fromDelete,
-  type fromEntry,
-  type fromPut,
+  fromOptionalEntry,
+  fromPut,
   type fromTransact,
   toKey,
   type WireDelete,
@@ -30,6 +30,7 @@ import {
   type WireTransact,
 } from "./convert.ts";
 import { DkvError } from "./errors.ts";
+import type { ResultOf } from "./results.ts";
 import { Pen, Reader } from "./wire.ts";
 
 /** A `PipelineRequest`. */
@@ -50,12 +51,12 @@ export interface WirePipelineOperation {
   transact?: WireTransact | null;
 }
 
-/** A `PipelineResult`: one of the five. */
+/** A `PipelineResult`: one of the five. Those of puts and gets are as the service gives them. */
 export interface WirePipelineResult {
   id: WireInteger;
   error?: { code: string; message: string };
-  put?: ReturnType<typeof fromPut>;
-  get?: { entry: ReturnType<typeof fromEntry> | null };
+  put?: ResultOf<"put">;
+  get?: { entry: StoredEntry | null };
   delete?: ReturnType<typeof fromDelete>;
   transact?: ReturnType<typeof fromTransact>;
 }
@@ -71,7 +72,7 @@ export interface GeneralCodec {
   decode(
     request: Buffer,
   ): Omit<WirePipelineRequest, "client"> & { client: Buffer };
-  encode(response: { results: readonly WirePipelineResult[] }): Uint8Array;
+  encode(response: { results: readonly object[] }): Uint8Array;
 }
 
 // Tags: a field's number × 8 and its wire type, 0 for numbers and 2 for everything else here.
@@ -150,7 +151,7 @@ export class PipelineCodec {
     pen.close(opened);
     for (const result of results) {
       if (!writePlain(pen, result)) {
-        pen.raw(this.#general.encode({ results: [result] }));
+        pen.raw(this.#general.encode({ results: [toWire(result)] }));
       }
     }
     const bytes = pen.finish();
@@ -216,6 +217,14 @@ function readPlainGet(reader: Reader): WireGet | null {
   return { key, revision: 0, serializable: false };
 }
 
+/** As proto-loader takes it. */
+function toWire(result: WirePipelineResult): object {
+  const { id, put, get } = result;
+  if (put !== undefined) return { id, put: fromPut(put) };
+  if (get === undefined) return result;
+  return { id, get: { entry: fromOptionalEntry(get.entry) } };
+}
+
 /** Writes what `readPlain`'s operations are answered with; false if it is anything else. */
 function writePlain(pen: Pen, result: WirePipelineResult): boolean {
   const { id, put, get } = result;
@@ -232,13 +241,13 @@ function writePlain(pen: Pen, result: WirePipelineResult): boolean {
   }
   if (get === undefined) return false;
   const { entry } = get;
-  if (entry !== null && entry.lease !== 0) return false;
+  if (entry !== null && entry.lease !== 0n) return false;
   const opened = pen.open(RESPONSE_RESULTS);
   pen.int64(RESULT_ID, id);
   const inner = pen.open(RESULT_GET);
   if (entry !== null) {
     const body = pen.open(2);
-    pen.bytes(1, entry.key);
+    pen.latin1(1, entry.key);
     pen.bytes(2, entry.value);
     pen.int64(3, entry.createRevision);
     pen.int64(4, entry.modRevision);

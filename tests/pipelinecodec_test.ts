@@ -1,6 +1,12 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Buffer } from "node:buffer";
-import { toKey, toPut } from "../convert.ts";
+import {
+  fromEntry,
+  fromOptionalEntry,
+  fromPut,
+  toKey,
+  toPut,
+} from "../convert.ts";
 import {
   type GeneralCodec,
   PipelineCodec,
@@ -49,7 +55,7 @@ class Counting implements GeneralCodec {
     return request;
   }
 
-  encode(response: { results: readonly WirePipelineResult[] }) {
+  encode(response: { results: readonly object[] }) {
     this.results += response.results.length;
     return this.#general.encode(response);
   }
@@ -221,40 +227,61 @@ needs(
     const { method, general, codec: own } = await codec();
     const random = new Random(7);
     const entry = () => ({
-      key: randomBytes(random, 300),
+      key: toKey(randomBytes(random, 300)),
       value: randomBytes(random, 3000),
       createRevision: 1 + randomInteger(random),
       modRevision: 1 + randomInteger(random),
       version: 1 + random.below(300),
-      lease: random.chance(200) ? "9223372036854775807" : 0,
+      lease: random.chance(200) ? 9223372036854775807n : 0n,
     });
     let count = 0;
     for (let round = 0; round < 300; round++) {
-      const results = Array.from({ length: random.below(8) }, () => {
+      const results = Array.from({ length: random.below(8) }, (): [
+        own: WirePipelineResult,
+        wire: object,
+      ] => {
         const id = random.chance(100) ? "12" : randomInteger(random);
         const revision = 1 + randomInteger(random);
         switch (random.below(4)) {
           case 0: {
             const previous = random.chance(200) ? entry() : null;
-            return { id, put: { revision, version: 3, previous } };
+            const put = {
+              type: "put",
+              revision,
+              version: 3,
+              previous,
+            } as const;
+            return [{ id, put }, { id, put: fromPut(put) }];
           }
-          case 1:
-            return { id, get: { entry: random.chance(200) ? null : entry() } };
-          case 2:
-            return { id, error: { code: "OVERLOADED", message: "much" } };
-          default:
-            return {
-              id,
-              delete: { revision, deleted: 1, previous: [entry()] },
-            };
+          case 1: {
+            const read = random.chance(200) ? null : entry();
+            const wire = { entry: fromOptionalEntry(read) };
+            return [{ id, get: { entry: read } }, { id, get: wire }];
+          }
+          case 2: {
+            const error = { code: "OVERLOADED", message: "much" };
+            return [{ id, error }, { id, error }];
+          }
+          default: {
+            const previous = [fromEntry(entry())];
+            const result = { id, delete: { revision, deleted: 1, previous } };
+            return [result, result];
+          }
         }
       });
       count += results.length;
       const header = { revision: 5, nodeId: "node1", leader: "node2" };
-      const response = { header, results };
+      const found = own.encode({
+        header,
+        results: results.map(([own]) => own),
+      });
+      const expected = method.responseSerialize({
+        header,
+        results: results.map(([, wire]) => wire),
+      });
       assertEquals(
-        method.responseDeserialize(own.encode(response)),
-        method.responseDeserialize(method.responseSerialize(response)),
+        method.responseDeserialize(found),
+        method.responseDeserialize(expected),
       );
     }
     assert(general.results > count / 3 && general.results < count * 0.9);
