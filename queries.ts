@@ -13,6 +13,7 @@
 
 import { DkvError } from "./errors.ts";
 import type { Index } from "./message.ts";
+import { SlidingMap } from "./slidingmap.ts";
 
 /** Called once: with null when this replica's state may be read, or with the reason why not. */
 export type ReadDone = (error: DkvError | null) => void;
@@ -33,7 +34,7 @@ export class Queries {
   /** Not asked yet; all of them share the next round. */
   #waiting: Query[] = [];
   /** Asked, by the id of their round. */
-  readonly #rounds = new Map<number, Round>();
+  readonly #rounds = new SlidingMap<Round>();
   /** Confirmed for an index that is not applied yet. */
   #confirmed: { index: Index; queries: Query[] }[] = [];
   #lastId: number;
@@ -90,9 +91,11 @@ export class Queries {
 
   /** Loses the rounds that started before `tick`: their messages, or the answers, were lost. */
   loseBefore(tick: number): void {
-    for (const [id, { startedTick }] of [...this.#rounds]) {
-      if (startedTick < tick) this.lose(id);
-    }
+    const lost: number[] = [];
+    this.#rounds.forEach(({ startedTick }, id) => {
+      if (startedTick < tick) lost.push(id);
+    });
+    for (const id of lost) this.lose(id);
   }
 
   /** Answers what is confirmed up to the applied index. */
@@ -109,12 +112,10 @@ export class Queries {
   expire(tick: number): void {
     if (this.#size === 0) return;
     this.#waiting = this.#expired(this.#waiting, tick);
-    for (const [id, round] of [...this.#rounds]) {
-      this.#rounds.set(id, {
-        ...round,
-        queries: this.#expired(round.queries, tick),
-      });
-    }
+    this.#rounds.forEach((round, id) => {
+      const queries = this.#expired(round.queries, tick);
+      this.#rounds.set(id, { ...round, queries });
+    });
     this.#confirmed = this.#confirmed.map(({ index, queries }) => ({
       index,
       queries: this.#expired(queries, tick),
@@ -126,7 +127,7 @@ export class Queries {
     const error = new DkvError("SHUTTING_DOWN", "The node is stopping");
     const all = [
       ...this.#waiting,
-      ...[...this.#rounds.values()].flatMap(({ queries }) => queries),
+      ...this.#rounds.values().flatMap(({ queries }) => queries),
       ...this.#confirmed.flatMap(({ queries }) => queries),
     ];
     this.#waiting = [];

@@ -1,6 +1,7 @@
 /**
  * A map whose keys are numbers that come rising and leave in about the order in which they came:
- * what is on its way and not answered. Used by `proposals.ts`, `sessions.ts` and `requests.ts`.
+ * what is on its way and not answered. Used by `proposals.ts`, `queries.ts`, `sessions.ts` and
+ * `requests.ts`.
  *
  * A `Map` does the same at a high price. After so many deletions V8 gives it a new table, to which
  * the old one refers. Once one of these tables is in the old generation it keeps alive all that come
