@@ -58,12 +58,12 @@ import {
 } from "./store.ts";
 import {
   corruptError,
-  FRAME_BYTES,
   imageOf,
   openTables,
   type Statements,
   translate,
 } from "./tables.ts";
+import { type CheckpointHelper, WriteAheadLog } from "./writeahead.ts";
 
 /** Where this replica's log begins, and the configuration that was in force there. */
 interface LogStart {
@@ -87,14 +87,12 @@ export interface DiskOptions {
   image?: Uint8Array;
   /** Space for the write-ahead log to take in advance, for when the disk is full. Default: none. */
   reserveBytes?: number;
+  /** Makes the checkpoints; the disk closes it. Default: commits make them. */
+  helper?: CheckpointHelper;
 }
 
 const EMPTY_HARD_STATE: HardState = { term: 0, vote: null, commit: 0 };
 
-/** A smaller write-ahead log is not worth a checkpoint. */
-const CHECKPOINT_BYTES_MIN = 1024 * 1024;
-/** What the last commits before the end of the reserve are kept for: terms and votes. */
-const RESERVE_MARGIN_BYTES = 1024 * 1024;
 /** The rows of `state`, each a small JSON text. */
 const STATE_NAMES = ["hard", "store", "configuration", "start"] as const;
 type StateName = typeof STATE_NAMES[number];
@@ -105,9 +103,9 @@ export class Disk implements LogStorage, Rows {
   readonly #bootstrap: Configuration;
   #db: DatabaseSync;
   #sql: Statements;
+  #wal: WriteAheadLog;
   readonly #wantedReserveBytes: number;
-  /** What the disk granted of it. */
-  #reserveBytes: number;
+  readonly #helper: CheckpointHelper | null;
   #hardState = EMPTY_HARD_STATE;
   #storeState: StoreState = EMPTY_STATE;
   #configuration: AppliedConfiguration;
@@ -119,10 +117,6 @@ export class Disk implements LogStorage, Rows {
   #events: Events;
   /** True if the open transaction holds anything at all, or should. */
   #dirty = false;
-  /** Bytes in the write-ahead log that are not yet copied into the file. */
-  #walBytes = 0;
-  /** True since a checkpoint found no space for the file to grow. */
-  #full = false;
   #logBytes = 0;
 
   /**
@@ -136,6 +130,7 @@ export class Disk implements LogStorage, Rows {
     this.#bootstrap = options.bootstrap;
     this.#configuration = { index: 0, configuration: options.bootstrap };
     this.#wantedReserveBytes = options.reserveBytes ?? 0;
+    const helper = this.#helper = options.helper ?? null;
     const { db, sql, reserveBytes } = translate(
       this.#path,
       () => openTables(this.#path, options),
@@ -143,7 +138,7 @@ export class Disk implements LogStorage, Rows {
     this.#db = db;
     this.#sql = sql;
     this.#events = new Events(sql, this.#path);
-    this.#reserveBytes = reserveBytes;
+    this.#wal = new WriteAheadLog(this.#path, { sql, reserveBytes, helper });
     translate(this.#path, () => this.#load());
   }
 
@@ -354,10 +349,7 @@ export class Disk implements LogStorage, Rows {
     if (!this.#dirty) return;
     translate(this.#path, () => {
       this.#commitPending();
-      this.#walBytes = this.#frames() * FRAME_BYTES;
-      const limit = Math.max(this.#reserveBytes / 2, CHECKPOINT_BYTES_MIN);
-      // On a full disk only `makeSpace` tries again: it costs more than a commit.
-      if (this.#walBytes >= limit && !this.#full) this.#checkpoint();
+      this.#wal.limit();
       this.#sql.begin.run();
     });
     this.#dirty = false;
@@ -376,6 +368,7 @@ export class Disk implements LogStorage, Rows {
   close(): void {
     translate(this.#path, () => {
       this.commit();
+      this.#helper?.close();
       this.#sql.commit.run();
       this.#db.close();
     });
@@ -384,6 +377,7 @@ export class Disk implements LogStorage, Rows {
   /** Closes the file without committing: for a disk that failed. */
   abandon(): void {
     try {
+      this.#helper?.close();
       this.#db.close();
     } catch {
       // The failure that led here has been reported; the process is about to end.
@@ -397,28 +391,22 @@ export class Disk implements LogStorage, Rows {
 
   /**
    * True if the file cannot grow for lack of space. What is committed then stays in the write-ahead
-   * log, whose bytes on the disk were reserved when it was opened:
-   *
-   * ```text
-   *   write-ahead log, reserved:  [ used, checkpointed at half ······ | refuse growth ·· | margin ]
-   *                                                                  full            exhausted
-   * ```
+   * log, whose bytes on the disk were reserved when it was opened.
    */
   get full(): boolean {
-    return this.#full;
+    return this.#wal.full;
   }
 
   /** True if the file cannot grow and the reserve is nearly used up as well. */
   get exhausted(): boolean {
-    return this.#full &&
-      this.#walBytes > this.#reserveBytes - RESERVE_MARGIN_BYTES;
+    return this.#wal.exhausted;
   }
 
   /** After a disk was full: commits and tries to copy the write-ahead log into the file. */
   makeSpace(): void {
     translate(this.#path, () => {
       this.#commitPending();
-      this.#checkpoint();
+      this.#wal.checkpoint();
       this.#sql.begin.run();
     });
     this.#dirty = false;
@@ -469,7 +457,9 @@ export class Disk implements LogStorage, Rows {
         incoming.abandon();
       }
     });
+    const helper = this.#helper;
     translate(this.#path, () => {
+      helper?.settle(); // Or it would have a file open that is gone.
       this.#sql.commit.run();
       this.#db.close();
       removeIfPresent(`${this.#path}-wal`);
@@ -481,7 +471,7 @@ export class Disk implements LogStorage, Rows {
       });
       this.#db = db;
       this.#sql = sql;
-      this.#reserveBytes = reserveBytes;
+      this.#wal = new WriteAheadLog(this.#path, { sql, reserveBytes, helper });
       this.#load();
     });
   }
@@ -511,6 +501,7 @@ export class Disk implements LogStorage, Rows {
       this.#db.close();
       this.#db = incoming.#db;
       this.#sql = incoming.#sql;
+      this.#wal = incoming.#wal;
       this.#sql.begin.run();
       this.#load();
     });
@@ -637,30 +628,6 @@ export class Disk implements LogStorage, Rows {
   #measureLog(): void {
     const row = this.#sql.logBytes.get() as unknown as [number | null];
     this.#logBytes = row[0] ?? 0;
-  }
-
-  /** Copies the write-ahead log into the file. Without space for that, everything stays in the log. */
-  #checkpoint(): void {
-    try {
-      translate(this.#path, () => this.#sql.checkpoint.get());
-      this.#full = false;
-      this.#walBytes = 0;
-    } catch (error) {
-      if (!(error instanceof DkvError && error.code === "DISK_FULL")) {
-        throw error;
-      }
-      this.#full = true;
-    }
-  }
-
-  /** Pages in the write-ahead log. */
-  #frames(): number {
-    const row = this.#sql.walFrames.get() as unknown as [
-      number,
-      number,
-      number,
-    ];
-    return Math.max(0, row[1]); // -1 in memory, where there is none
   }
 
   #pragma(name: string): number {

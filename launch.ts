@@ -310,20 +310,26 @@ function packageFiles(): string[] {
   return packages = [npmCache];
 }
 
+const WORKERS: readonly string[] = [
+  "snapshot_worker.ts",
+  "checkpoint_worker.ts",
+];
 let workerModules: string[] | undefined;
 
 /** A worker's modules are read under the permissions of the node, unlike those of the program. */
 function workerFiles(): string[] {
   if (workerModules !== undefined) return workerModules;
-  const { modules } = denoInfo([
-    `--config=${pathOf("deno.json")}`,
-    pathOf("snapshot_worker.ts"),
-  ]);
-  assert(Array.isArray(modules), "`deno info` names no modules");
-  const files = (modules as { local?: string }[])
-    .flatMap(({ local }) => local ?? []);
-  assert(files.length > 0, "`deno info` names no file of the worker");
-  return workerModules = files;
+  const files = WORKERS.flatMap((worker) => {
+    const { modules } = denoInfo([
+      `--config=${pathOf("deno.json")}`,
+      pathOf(worker),
+    ]);
+    assert(Array.isArray(modules), "`deno info` names no modules");
+    return (modules as { local?: string }[])
+      .flatMap(({ local }) => local ?? []);
+  });
+  assert(files.length > 0, "`deno info` names no file of the workers");
+  return workerModules = [...new Set(files)];
 }
 
 function denoInfo(args: readonly string[]): Record<string, unknown> {

@@ -7,6 +7,7 @@
 
 import type * as grpc from "@grpc/grpc-js";
 import { clearImmediate, setImmediate } from "node:timers";
+import { Checkpoints } from "./checkpoints.ts";
 import { type Config, LIMITS, type NodeConfig, nodeOf } from "./config.ts";
 import { Disk } from "./disk.ts";
 import { AssertionError, DkvError } from "./errors.ts";
@@ -139,6 +140,11 @@ export class Node {
       path: `${directory}/${GROUP}.db`,
       bootstrap,
       reserveBytes: LIMITS.walReserveBytes,
+      helper: new Checkpoints({
+        onProblem: (error) => this.#fail(error),
+        onLost: (reason) =>
+          this.#logger.warn("checkpoints are made in the turn", { reason }),
+      }),
     });
     // It removes what an earlier process left: not before it is sure that none runs.
     this.#snapshots = new Snapshots(directory, bootstrap);

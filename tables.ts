@@ -171,7 +171,7 @@ function prepare(db: DatabaseSync) {
     begin: db.prepare("BEGIN IMMEDIATE"),
     commit: db.prepare("COMMIT"),
     rollback: db.prepare("ROLLBACK"),
-    checkpoint: db.prepare("PRAGMA wal_checkpoint(PASSIVE)"),
+    checkpoint: rows("PRAGMA wal_checkpoint(PASSIVE)"),
     walFrames: rows("PRAGMA wal_checkpoint(NOOP)"),
     stateGet: rows("SELECT data, crc FROM state WHERE name = ?"),
     statePut: db.prepare("INSERT OR REPLACE INTO state VALUES (?, ?, ?)"),

@@ -39,11 +39,11 @@ const LAYERS: readonly (readonly string[])[] = [
   ["store"],
   ["watch", "tables"],
   // The disk and the network.
-  ["frame", "columns", "blocks"],
+  ["frame", "columns", "blocks", "writeahead"],
   ["events"],
   ["disk", "channel", "handshake"],
-  ["snapshot_worker", "inbound"],
-  ["snapshots"],
+  ["snapshot_worker", "checkpoints", "inbound"],
+  ["snapshots", "checkpoint_worker"],
   ["link", "transfer"],
   ["peers"],
   // One group.

@@ -1,0 +1,222 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { Checkpoints } from "../checkpoints.ts";
+import { Disk } from "../disk.ts";
+import type { DkvError } from "../errors.ts";
+import { eventually } from "./cluster.ts";
+import { has, needs, tempDir } from "./needs.ts";
+import { mayMount, SmallDisks } from "./small_disks.ts";
+
+const MIB = 1024 * 1024;
+const BOOTSTRAP = {
+  voters: ["a", "b", "c"],
+  votersOutgoing: [],
+  learners: [],
+  learnersNext: [],
+};
+
+/** Real checkpoints, and what they tell of. */
+function observed(startWorker?: () => Worker) {
+  const problems: DkvError[] = [];
+  const lost: string[] = [];
+  const checkpoints = new Checkpoints({
+    onProblem: (error) => problems.push(error),
+    onLost: (reason) => lost.push(reason),
+    ...startWorker === undefined ? {} : { startWorker },
+  });
+  return { checkpoints, problems, lost };
+}
+
+function commit(disk: Disk, bytes = 8000): void {
+  const index = disk.lastIndex + 1;
+  const data = crypto.getRandomValues(new Uint8Array(bytes));
+  disk.appendEntries([{ index, term: 1, type: "batch", data }], null);
+  disk.commit();
+}
+
+/** Its size says when: a part of the log. */
+function commitUntilBegun(disk: Disk, checkpoints: Checkpoints): void {
+  assertEquals(checkpoints.state, "idle");
+  while (checkpoints.state === "idle") commit(disk);
+}
+
+async function idle(checkpoints: Checkpoints): Promise<void> {
+  await eventually("it is over", () => checkpoints.state !== "working");
+}
+
+/** What is left of a write-ahead log that nobody has copied, in frames. */
+async function framesOf(path: string) {
+  const { DatabaseSync } = await import("node:sqlite");
+  const db = new DatabaseSync(path);
+  const row = db.prepare("PRAGMA wal_checkpoint(NOOP)").get();
+  db.close();
+  return row as { log: number; checkpointed: number };
+}
+
+needs(
+  ["read", "write"],
+  "Checkpoints: the worker copies what is committed while a transaction is open",
+  async () => {
+    await using dir = await tempDir();
+    const path = `${dir.path}/group.db`;
+    const { checkpoints, problems } = observed();
+    const disk = new Disk({ path, bootstrap: BOOTSTRAP, helper: checkpoints });
+    commitUntilBegun(disk, checkpoints);
+    await idle(checkpoints);
+    assertEquals(checkpoints.state, "idle");
+    const { log, checkpointed } = await framesOf(path);
+    assert(checkpointed > 0, `${checkpointed} of ${log} frames`);
+    assertEquals(log, checkpointed, "nothing was committed since");
+    assertEquals(problems, []);
+    const { lastIndex } = disk;
+    disk.close();
+    assertEquals(checkpoints.state, "absent");
+    const again = new Disk({ path, bootstrap: BOOTSTRAP });
+    assertEquals(again.lastIndex, lastIndex);
+    again.close();
+  },
+);
+
+needs(
+  ["read", "write"],
+  "Checkpoints: a crash at any moment of one loses nothing that was committed",
+  async () => {
+    await using dir = await tempDir();
+    const path = `${dir.path}/group.db`;
+    const { checkpoints } = observed();
+    const disk = new Disk({ path, bootstrap: BOOTSTRAP, helper: checkpoints });
+    let working = 0;
+    let framesBefore = 0;
+    let isAnew = false;
+    for (let copies = 0; copies < 5000; copies++) {
+      if (working >= 20 && isAnew) break;
+      commit(disk);
+      const copy = `${dir.path}/copy.db`;
+      // What a process that dies now leaves behind. The worker writes into the first file alone.
+      Deno.copyFileSync(path, copy);
+      Deno.copyFileSync(`${path}-wal`, `${copy}-wal`);
+      if (checkpoints.state === "working") working++;
+      const { log } = await framesOf(path);
+      isAnew ||= log < framesBefore;
+      framesBefore = log;
+      const after = new Disk({ path: copy, bootstrap: BOOTSTRAP });
+      assertEquals(after.lastIndex, disk.lastIndex);
+      after.verify();
+      after.abandon();
+    }
+    assert(working >= 20, `${working} copies while the worker was at work`);
+    assert(isAnew, "the log never began anew");
+    disk.close();
+  },
+);
+
+needs(
+  ["read", "write"],
+  "Checkpoints: a disk closes in the middle of one",
+  async () => {
+    await using dir = await tempDir();
+    for (const end of ["close", "abandon"] as const) {
+      const path = `${dir.path}/${end}.db`;
+      const { checkpoints, lost, problems } = observed();
+      const disk = new Disk({
+        path,
+        bootstrap: BOOTSTRAP,
+        helper: checkpoints,
+      });
+      commitUntilBegun(disk, checkpoints);
+      // Its worker has hardly started.
+      const { lastIndex } = disk;
+      disk[end]();
+      assertEquals(checkpoints.state, "absent");
+      const again = new Disk({ path, bootstrap: BOOTSTRAP });
+      assertEquals(again.lastIndex, lastIndex);
+      again.verify();
+      again.close();
+      assertEquals([lost, problems], [[], []]);
+    }
+  },
+);
+
+needs(
+  ["read", "write"],
+  "Checkpoints: damage and a failing disk end the node, with the reason",
+  async () => {
+    await using dir = await tempDir();
+    const damaged = `${dir.path}/damaged.db`;
+    Deno.writeFileSync(damaged, new Uint8Array(8192).fill(7));
+    const cases = [
+      { path: damaged, code: "DATA_CORRUPT" },
+      { path: `${dir.path}/no-such-folder/group.db`, code: "INTERNAL" },
+    ];
+    for (const { path, code } of cases) {
+      const { checkpoints, problems } = observed();
+      checkpoints.begin(path);
+      await eventually("it is told", () => problems.length > 0);
+      assertEquals(checkpoints.state, "failed");
+      assertEquals(problems.map((problem) => problem.code), [code]);
+      assertStringIncludes(problems[0]?.message ?? "", path);
+      checkpoints.close();
+    }
+  },
+);
+
+needs(
+  ["read", "write"],
+  "Checkpoints: without its worker the commits make them",
+  async () => {
+    await using dir = await tempDir();
+    const path = `${dir.path}/group.db`;
+    const { checkpoints, lost, problems } = observed(() =>
+      new Worker("data:text/javascript,throw new Error('no worker')", {
+        type: "module",
+      })
+    );
+    const disk = new Disk({ path, bootstrap: BOOTSTRAP, helper: checkpoints });
+    commitUntilBegun(disk, checkpoints);
+    await eventually("it is told", () => lost.length > 0);
+    assertStringIncludes(lost[0] ?? "", "no worker");
+    assertEquals([checkpoints.state, problems], ["absent", []]);
+    const { size } = Deno.statSync(path);
+    for (let commits = 0; commits < 200; commits++) commit(disk);
+    assert(Deno.statSync(path).size > size + MIB / 2);
+    disk.close();
+  },
+);
+
+const name = "Checkpoints: a full disk is found out by the worker, and heals";
+if (has(["read", "write", "mount"]) && !mayMount()) {
+  Deno.test.ignore(`${name} (ignored: needs the right to mount)`, () => {});
+} else {
+  needs(["read", "write", "mount"], name, async () => {
+    await using dir = await tempDir();
+    using disks = new SmallDisks(dir.path, { ids: ["a"], bytes: 24 * MIB });
+    await Deno.mkdir(disks.dataDir("a"));
+    const path = `${disks.dataDir("a")}/group.db`;
+    const { checkpoints, problems } = observed();
+    const disk = new Disk({
+      path,
+      bootstrap: BOOTSTRAP,
+      reserveBytes: 8 * MIB,
+      helper: checkpoints,
+    });
+    disks.addBallast("a", 0);
+    commitUntilBegun(disk, checkpoints);
+    await idle(checkpoints);
+    assertEquals([checkpoints.state, disk.full], ["failed", false]);
+    commit(disk);
+    assertEquals([checkpoints.state, disk.full], ["idle", true]);
+    // It is not asked again before there is space, and commits go on in the reserve.
+    for (let commits = 0; commits < 200; commits++) commit(disk);
+    assertEquals([checkpoints.state, disk.exhausted], ["idle", false]);
+    disks.dropBallast("a");
+    disk.makeSpace();
+    assertEquals(disk.full, false);
+    commitUntilBegun(disk, checkpoints);
+    await idle(checkpoints);
+    assertEquals([checkpoints.state, problems], ["idle", []]);
+    const { lastIndex } = disk;
+    disk.close();
+    const again = new Disk({ path, bootstrap: BOOTSTRAP });
+    assertEquals(again.lastIndex, lastIndex);
+    again.close();
+  });
+}
