@@ -103,7 +103,7 @@ export class WriteAheadLog {
         if (isLate || this.#bytes >= limitBytes && isRestSmall) {
           return this.checkpoint();
         }
-        if (this.#bytes < this.#begunBytes) this.#begunBytes = 0;
+        if (this.#bytes < this.#begunBytes) this.#begunBytes = 0; // It began anew.
         if (this.#bytes - this.#begunBytes < limitBytes / PARTS) return;
         this.#begunBytes = this.#bytes;
         this.#helper?.begin(this.#path);
@@ -119,8 +119,6 @@ export class WriteAheadLog {
       const [busy] = row as unknown as [number, number, number];
       if (busy !== 0) return; // A helper that was given up is still at it.
       this.#full = false;
-      this.#bytes = 0;
-      this.#begunBytes = 0;
     } catch (error) {
       if (!(error instanceof DkvError && error.code === "DISK_FULL")) {
         throw error;

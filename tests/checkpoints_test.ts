@@ -138,6 +138,34 @@ needs(
 
 needs(
   ["read", "write"],
+  "Checkpoints: closing waits for the worker, however long it takes",
+  async () => {
+    await using dir = await tempDir();
+    const path = `${dir.path}/group.db`;
+    const slow = `onmessage = ({ data: { path, state } }) => {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
+      Deno.writeTextFileSync(path, "copied");
+      Atomics.store(state, 0, 0);
+      Atomics.notify(state, 0);
+    };`;
+    const { checkpoints, lost } = observed(() =>
+      new Worker(`data:text/javascript,${encodeURIComponent(slow)}`, {
+        type: "module",
+      })
+    );
+    checkpoints.begin(path);
+    checkpoints.settle();
+    assertEquals(Deno.readTextFileSync(path), "copied");
+    Deno.removeSync(path);
+    checkpoints.begin(path);
+    checkpoints.close();
+    assertEquals(Deno.readTextFileSync(path), "copied");
+    assertEquals(lost, []);
+  },
+);
+
+needs(
+  ["read", "write"],
   "Checkpoints: damage and a failing disk end the node, with the reason",
   async () => {
     await using dir = await tempDir();
