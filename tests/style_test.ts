@@ -164,7 +164,7 @@ const FUNCTION_LINES_MAX = 70;
 /** Files that are longer, with the length they may not exceed. Only shrinks. */
 const LONG_FILES: Readonly<Record<string, number>> = {
   "client.ts": 610,
-  "disk.ts": 750,
+  "disk.ts": 700,
   "group.ts": 850,
   "replicate.ts": 800,
 };
