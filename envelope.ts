@@ -119,7 +119,8 @@ function putBody(writer: Writer, message: Message): void {
       }
       return putInteger(writer, 4, message.commit);
     case "appendReply":
-      return putInteger(writer, 1, message.index);
+      putInteger(writer, 1, message.index);
+      return putBoolean(writer, 2, message.awaitsCommit ?? false);
     case "appendReject":
       putInteger(writer, 1, message.index);
       putInteger(writer, 2, message.hintIndex);
@@ -298,7 +299,9 @@ function readPlain(
   const [, first = 0, second = 0, third = 0, fourth = 0] = values;
   switch (type) {
     case "appendReply":
-      return { ...head, type, index: first };
+      return second === 0
+        ? { ...head, type, index: first }
+        : { ...head, type, index: first, awaitsCommit: true };
     case "appendReject":
       return {
         ...head,

@@ -93,7 +93,7 @@ const HOUSEKEEPING_TICKS = 10;
 const COMPACT_SLICE_ROWS = 500;
 /** How long a commit index may wait for entries to travel with. */
 const TELL_COMMIT_MS = 2;
-/** A follower that forwarded or asked within this time has clients that wait. */
+/** A follower that forwarded, read or asked within this time has clients that wait. */
 const ASKED_TICKS = 2;
 /** All disks may be full: then leadership must not wander without end. */
 const LEAVE_FULL_DISK_TICKS = 600;
@@ -257,6 +257,11 @@ export class Group {
         return;
       case "readIndex":
         this.#askedUntilTick = this.#ticks + ASKED_TICKS;
+        return this.#input({ type: "message", message });
+      case "appendReply":
+        if (message.awaitsCommit) {
+          this.#askedUntilTick = this.#ticks + ASKED_TICKS;
+        }
         return this.#input({ type: "message", message });
       case "configure":
         if (this.#core.role === "leader") this.configure(message.change);
@@ -469,7 +474,7 @@ export class Group {
         return this.#out.send(message);
       }
       case "sendAfterPersist":
-        this.#afterCommit.push(effect.message);
+        this.#afterCommit.push(this.#asking(effect.message));
         return;
       case "apply":
         this.#committed = [...this.#committed, ...effect.entries];
@@ -543,6 +548,13 @@ export class Group {
       this.#step({ type: "persisted", ...this.#written });
       this.#flush();
     }
+  }
+
+  /** A follower with watchers asks along with its acknowledgements. */
+  #asking(message: Message): Message {
+    return message.type === "appendReply" && this.#watchers.size > 0
+      ? { ...message, awaitsCommit: true }
+      : message;
   }
 
   /**

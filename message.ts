@@ -117,6 +117,8 @@ export type Message =
       /** Follower to leader: on its disk up to `index`. */
       readonly type: "appendReply";
       readonly index: Index;
+      /** Clients of the follower wait for what is committed: it wants to be told at once. Absent: no. */
+      readonly awaitsCommit?: boolean;
     }
     | {
       /** Follower to leader: no entry (index, term) as asked; look again at or below the hint. */

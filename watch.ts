@@ -131,9 +131,14 @@ export class Watchers {
     this.#published = store.revision;
   }
 
+  /** How many watchers there are. */
+  get size(): number {
+    return this.#live + this.#late.size;
+  }
+
   /** How many watchers there are, and how many of them read history. */
   get metrics(): { watchers: number; late: number } {
-    return { watchers: this.#live + this.#late.size, late: this.#late.size };
+    return { watchers: this.size, late: this.#late.size };
   }
 
   /**
@@ -149,7 +154,7 @@ export class Watchers {
       );
     }
     if (this.#isClosed) throw closing();
-    if (this.#live + this.#late.size >= this.#limits.watchersMax) {
+    if (this.size >= this.#limits.watchersMax) {
       throw new DkvError(
         "OVERLOADED",
         `Too many watches: at most ${this.#limits.watchersMax}`,

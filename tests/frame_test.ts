@@ -74,6 +74,7 @@ const MESSAGES: readonly Message[] = [
     commit: 0,
   },
   { ...HEAD, type: "appendReply", index: Number.MAX_SAFE_INTEGER },
+  { ...HEAD, type: "appendReply", index: 7, awaitsCommit: true },
   {
     ...HEAD,
     type: "appendReject",

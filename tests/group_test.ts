@@ -30,6 +30,8 @@ class World {
   readonly dead = new Set<MemberId>();
   /** Every message that was sent. */
   readonly sent: Message[] = [];
+  /** How often a commit index was kept for a moment. */
+  reminders = 0;
   lost: (message: Message) => boolean = () => false;
   readonly #woken = new Set<MemberId>();
   readonly #reminders = new Set<MemberId>();
@@ -53,7 +55,10 @@ class World {
         outputs: {
           send: (message) => this.#send(message),
           wake: () => this.#woken.add(member),
-          remind: () => this.#reminders.add(member),
+          remind: () => {
+            this.reminders++;
+            this.#reminders.add(member);
+          },
           shipSnapshot: (to) => this.snapshots.push({ from: member, to }),
           installSnapshot: () => {},
           writeRefusal: () => this.full.has(member) ? "no space" : null,
@@ -502,6 +507,40 @@ Deno.test("group: whoever waits goes first: the leader for a follower's disk, cl
   assert(follower.store.get("first", 0) !== null);
   world.run();
   assertEquals(second.outcome, "done");
+});
+
+Deno.test("group: a follower with watchers learns at once what is committed", () => {
+  const { world, leader, follower } = elected();
+  const revisions: number[] = [];
+  const put = (): void => {
+    // Long enough that the leader has forgotten who asked it before.
+    world.tick(5);
+    world.reminders = 0;
+    world.put(leader, "a");
+    world.run();
+  };
+  put();
+  assertGreater(world.reminders, 0);
+  const watch = follower.watchers.add({
+    range: { start: "a", end: null },
+    fromRevision: 0,
+    withPrevious: false,
+    noPuts: false,
+    noDeletes: false,
+    hasRoom: () => true,
+    deliver: (events) => {
+      revisions.push(...events.map(({ modRevision }) => modRevision));
+      return true;
+    },
+    cancel: () => {},
+  });
+  put();
+  assertEquals(world.reminders, 0);
+  assertEquals(revisions, [leader.store.revision]);
+  watch.stop();
+  put();
+  assertGreater(world.reminders, 0);
+  assertEquals(revisions, [leader.store.revision - 1]);
 });
 
 Deno.test("group: what is cut off in the turn in which it arrived is not acknowledged", () => {
