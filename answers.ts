@@ -468,7 +468,7 @@ function readModify(reader: FieldReader): ModifyResult {
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     if (tag === NUMBER_2) revision = reader.number();
     else if (tag === NUMBER_3) version = reader.number();
-    else if (tag === MESSAGE_4) value = copy(reader.bytes());
+    else if (tag === MESSAGE_4) value = reader.copy();
     else if (tag === MESSAGE_5) previous = reader.message(readEntry);
     else reader.skip(tag);
   }
@@ -497,8 +497,8 @@ function readEntry(reader: FieldReader): Entry {
   let lease = 0n;
   for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
     // Copies: an entry that is kept must not keep the whole message.
-    if (tag === MESSAGE_1) keyBytes = copy(reader.bytes());
-    else if (tag === MESSAGE_2) value = copy(reader.bytes());
+    if (tag === MESSAGE_1) keyBytes = reader.copy();
+    else if (tag === MESSAGE_2) value = reader.copy();
     else if (tag === NUMBER_3) createRevision = reader.number();
     else if (tag === NUMBER_4) modRevision = reader.number();
     else if (tag === NUMBER_5) version = reader.number();
@@ -565,9 +565,4 @@ function readCancelled(reader: FieldReader): WatchAnswer {
     else reader.skip(tag);
   }
   return { type: "cancelled", error, compactRevision };
-}
-
-/** `slice` of a node Buffer would be a view. */
-function copy(bytes: Uint8Array): Uint8Array {
-  return new Uint8Array(bytes);
 }

@@ -26,7 +26,6 @@ import { LIMITS } from "./config.ts";
 import { AssertionError, DkvError } from "./errors.ts";
 import type { OperationResult, Result } from "./results.ts";
 import { keyAfter } from "./service.ts";
-import type { WatchEvent } from "./store.ts";
 
 // ------------------------------------------------------------------ shapes on the wire
 
@@ -404,12 +403,4 @@ function fromOperationResult(result: OperationResult, revision: number) {
         },
       };
   }
-}
-
-export function fromEvent(event: WatchEvent) {
-  return {
-    kind: event.type === "put" ? "PUT" : "DELETE",
-    entry: fromEntry(event),
-    previous: fromOptionalEntry(event.previous),
-  };
 }

@@ -243,9 +243,11 @@ export class Group {
   /** A message for this replica arrived. */
   receive(message: Message): void {
     if (message.to !== this.member) return;
+    const asks = message.type === "forward" || message.type === "readIndex" ||
+      "awaitsCommit" in message;
+    if (asks) this.#askedUntilTick = this.#ticks + ASKED_TICKS;
     switch (message.type) {
       case "forward":
-        this.#askedUntilTick = this.#ticks + ASKED_TICKS;
         this.#inbox.push({ type: "forward", message });
         this.#out.wake();
         return;
@@ -255,14 +257,6 @@ export class Group {
           this.#proposals.settle(id, refusalError(message.code));
         }
         return;
-      case "readIndex":
-        this.#askedUntilTick = this.#ticks + ASKED_TICKS;
-        return this.#input({ type: "message", message });
-      case "appendReply":
-        if (message.awaitsCommit) {
-          this.#askedUntilTick = this.#ticks + ASKED_TICKS;
-        }
-        return this.#input({ type: "message", message });
       case "configure":
         if (this.#core.role === "leader") this.configure(message.change);
         return;

@@ -12,7 +12,6 @@ import { ReflectionService } from "@grpc/reflection";
 import { LIMITS } from "./config.ts";
 import {
   fromDelete,
-  fromEntry,
   fromKey,
   fromOptionalEntry,
   fromPut,
@@ -52,6 +51,7 @@ import {
 } from "./call.ts";
 import { Health } from "./health.ts";
 import { servePipeline } from "./pipeline.ts";
+import { encodeChanges, encodePage, type WirePage } from "./streamcodec.ts";
 import { PipelineCodec } from "./pipelinecodec.ts";
 import type { CallOptions } from "./service.ts";
 import { serveWatch } from "./watchstream.ts";
@@ -254,9 +254,9 @@ async function serveList(call: ServerStream, context: Context): Promise<void> {
         {
           header: context.header(),
           revision,
-          entries: entries.map(fromEntry),
+          entries,
           more,
-        },
+        } satisfies WirePage,
         LIMITS.listPageBytes,
       );
     }
@@ -293,13 +293,24 @@ function pause(): Promise<void> {
 
 // ------------------------------------------------------------------ the hot path
 
-/** The same service, its stream of operations with a codec of its own. */
+/** The same service, its streams with codecs of their own. */
 function pipelinedDefinition(
   definition: grpc.ServiceDefinition,
 ): grpc.ServiceDefinition {
-  const { Pipeline: method, ...others } = definition;
-  if (method === undefined) return definition;
-  return { ...others, Pipeline: pipelined(method) };
+  const { Pipeline, List, Watch, ...others } = definition;
+  if (Pipeline === undefined || !List || !Watch) return definition;
+  return {
+    ...others,
+    Pipeline: pipelined(Pipeline),
+    List: { ...List, responseSerialize: encodePage },
+    Watch: {
+      ...Watch,
+      responseSerialize: (response) =>
+        "events" in response
+          ? encodeChanges(response)
+          : Watch.responseSerialize(response),
+    },
+  };
 }
 
 /** The same method with a codec for its hot path. */

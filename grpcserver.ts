@@ -9,6 +9,7 @@ import * as grpc from "@grpc/grpc-js";
 import { codeRefusals } from "./call.ts";
 import { LIMITS } from "./config.ts";
 import { DkvError } from "./errors.ts";
+import { joinWrites } from "./joinedwrites.ts";
 
 /** grpc-js prints what it also reports; only who asks for it in the environment wants both. */
 export function quietGrpc(): void {
@@ -55,4 +56,5 @@ export async function listenGrpc(
       { cause },
     );
   });
+  joinWrites(server);
 }

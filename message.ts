@@ -118,7 +118,7 @@ export type Message =
       readonly type: "appendReply";
       readonly index: Index;
       /** Clients of the follower wait for what is committed: it wants to be told at once. Absent: no. */
-      readonly awaitsCommit?: boolean;
+      readonly awaitsCommit?: true;
     }
     | {
       /** Follower to leader: no entry (index, term) as asked; look again at or below the hint. */

@@ -14,7 +14,6 @@ import {
 } from "./call.ts";
 import { LIMITS } from "./config.ts";
 import {
-  fromEvent,
   toInteger,
   toTarget,
   type WireInteger,
@@ -164,8 +163,7 @@ class WatchStream {
     for (const { key, value } of events) {
       bytes += key.length + value.length + EVENT_OVERHEAD_BYTES;
     }
-    const wire = { events: events.map(fromEvent), throughRevision: through };
-    this.#write(watchId, { events: wire }, bytes);
+    this.#write(watchId, { events, throughRevision: through }, bytes);
     return true;
   }
 

@@ -6,7 +6,6 @@ import {
   checkWriteId,
   fromDelete,
   fromEntry,
-  fromEvent,
   fromKey,
   fromPut,
   fromTransact,
@@ -284,7 +283,7 @@ const WIRE_ENTRY = {
   lease: "9223372036854775807",
 };
 
-Deno.test("convert: entries, results and events go out whole", () => {
+Deno.test("convert: entries and results go out whole", () => {
   assertEquals(fromEntry(ENTRY), WIRE_ENTRY);
   assertEquals(fromEntry({ ...ENTRY, lease: 0n }).lease, 0);
   assertEquals(
@@ -298,16 +297,6 @@ Deno.test("convert: entries, results and events go out whole", () => {
   assertEquals(
     fromDelete({ type: "delete", revision: 5, deleted: 1, previous: [ENTRY] }),
     { revision: 5, deleted: 1, previous: [WIRE_ENTRY] },
-  );
-  const event = { ...ENTRY, previousPosition: 0, previous: ENTRY };
-  assertEquals(fromEvent({ ...event, type: "put" }), {
-    kind: "PUT",
-    entry: WIRE_ENTRY,
-    previous: WIRE_ENTRY,
-  });
-  assertEquals(
-    fromEvent({ ...event, type: "delete", previous: null }).kind,
-    "DELETE",
   );
 });
 
