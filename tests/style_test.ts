@@ -58,7 +58,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["service"],
   ["kvmessages", "databases", "expiry", "http"],
   ["kvwatch"],
-  ["convert"],
+  ["convert", "departures"],
   ["call", "etcderrors"],
   ["etcdcall"],
   ["etcdkv"],
