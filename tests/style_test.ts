@@ -65,7 +65,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["etcdwatch", "etcdlease"],
   ["etcdcluster", "etcdmaintenance", "etcdauth", "etcdlock"],
   ["etcd", "kvconnect"],
-  ["pipelinecodec"],
+  ["pipelinecodec", "shortcut"],
   ["pipeline", "watchstream", "health"],
   ["grpc", "grpcserver", "status"],
   // Starts and stops everything, so it knows everything.
