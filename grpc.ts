@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Buffer } from "node:buffer";
 import type * as grpc from "@grpc/grpc-js";
 import { setImmediate } from "node:timers";
 import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
@@ -54,6 +55,7 @@ import { Health } from "./health.ts";
 import { servePipeline } from "./pipeline.ts";
 import { PipelineCodec } from "./pipelinecodec.ts";
 import type { CallOptions } from "./service.ts";
+import { type GeneralUnaryCodec, getCodec, putCodec } from "./unarycodec.ts";
 import { serveWatch } from "./watchstream.ts";
 
 /** The public wire format; inside a compiled binary too. */
@@ -93,7 +95,7 @@ export class GrpcAdapter {
       const definition = this
         .#definition[`kvstore.v1.${name}`] as grpc.ServiceDefinition;
       const checked = checkedDefinition(
-        pipelinedDefinition(definition),
+        quickDefinition(definition),
         (method) =>
           method === "Pipeline"
             ? LIMITS.pipelineInFlightBytesMax
@@ -293,26 +295,41 @@ function pause(): Promise<void> {
 
 // ------------------------------------------------------------------ the hot path
 
-/** The same service, its stream of operations with a codec of its own. */
-function pipelinedDefinition(
+/** The same service, what is called most with codecs of its own. */
+function quickDefinition(
   definition: grpc.ServiceDefinition,
 ): grpc.ServiceDefinition {
-  const { Pipeline: method, ...others } = definition;
-  if (method === undefined) return definition;
-  return { ...others, Pipeline: pipelined(method) };
+  const { Pipeline, Put, Get, ...others } = definition;
+  if (Pipeline === undefined || Put === undefined || Get === undefined) {
+    return definition;
+  }
+  const pipeline = new PipelineCodec(codecOf(Pipeline));
+  return {
+    ...others,
+    Pipeline: {
+      ...Pipeline,
+      requestDeserialize: (bytes) => pipeline.decode(bytes),
+      responseSerialize: (response) => pipeline.encode(response),
+    },
+    Put: withCodec(Put, putCodec(codecOf(Put))),
+    Get: withCodec(Get, getCodec(codecOf(Get))),
+  };
 }
 
-/** The same method with a codec for its hot path. */
-function pipelined(
-  method: grpc.MethodDefinition<Wire, Wire>,
-): grpc.MethodDefinition<Wire, Wire> {
-  const codec = new PipelineCodec({
+function codecOf(method: grpc.MethodDefinition<Wire, Wire>) {
+  return {
     decode: method.requestDeserialize,
     encode: method.responseSerialize,
-  });
+  };
+}
+
+function withCodec(
+  method: grpc.MethodDefinition<Wire, Wire>,
+  { decode, encode }: GeneralUnaryCodec<Wire, Wire>,
+): grpc.MethodDefinition<Wire, Wire> {
   return {
     ...method,
-    requestDeserialize: (bytes) => codec.decode(bytes),
-    responseSerialize: (response) => codec.encode(response),
+    requestDeserialize: decode,
+    responseSerialize: (answer) => encode(answer) as Buffer,
   };
 }

@@ -66,7 +66,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["etcdcluster", "etcdmaintenance", "etcdauth", "etcdlock"],
   ["etcd", "kvconnect"],
   ["pipelinecodec", "shortcut"],
-  ["pipeline", "watchstream", "health"],
+  ["pipeline", "unarycodec", "watchstream", "health"],
   ["grpc", "grpcserver", "status"],
   // Starts and stops everything, so it knows everything.
   ["node"],
