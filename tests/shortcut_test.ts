@@ -7,13 +7,16 @@
 import { assert, assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
 import type { OutgoingHttpHeaders } from "node:http2";
+import { setImmediate } from "node:timers";
 import { gzipSync } from "node:zlib";
 import type * as Grpc from "@grpc/grpc-js";
+import { LIMITS } from "../config.ts";
 import { DkvError } from "../errors.ts";
 import { needs } from "./needs.ts";
 
 const PATH = "/test.Echo/Say";
 const REQUEST_BYTES_MAX = 1000;
+const SEND_BYTES_MAX = LIMITS.pipelineInFlightBytesMax;
 
 /** A server that listens. */
 interface Echo extends Disposable {
@@ -57,6 +60,9 @@ async function listen(paths: ReadonlySet<string>): Promise<Echo> {
     if (said.includes("fail")) {
       return Promise.reject(new DkvError("KEY_EMPTY", `é "${said}" 100 %`));
     }
+    if (said.includes("huge")) {
+      return Promise.resolve({ said: Buffer.alloc(SEND_BYTES_MAX + 1) });
+    }
     if (said.includes("time")) {
       const isSet = timeoutMs !== null && timeoutMs > 0;
       return Promise.resolve({ said: Buffer.from(`time is set: ${isSet}`) });
@@ -66,6 +72,7 @@ async function listen(paths: ReadonlySet<string>): Promise<Echo> {
   const server = new grpc.Server({
     interceptors: [codeRefusals],
     "grpc.max_receive_message_length": 50_000,
+    "grpc.max_send_message_length": SEND_BYTES_MAX,
   });
   server.addService(checkedDefinition(definition, () => REQUEST_BYTES_MAX), {
     Say: (
@@ -118,6 +125,7 @@ const MAYBE: readonly Sent[] = [
   { what: "an empty message", pieces: [framed("")], isShort: true },
   { what: "an error", pieces: [framed("fail")], isShort: true },
   { what: "a malformed one", pieces: [framed("strange")], isShort: true },
+  { what: "a huge answer", pieces: [framed("huge")], isShort: true },
   { what: "no answer", pieces: [framed("unsayable")], isShort: true },
   {
     what: "one above the limit of the method",
@@ -269,5 +277,44 @@ needs(
     assertEquals(other.shortened(), 0);
     const { takeShortcuts } = await import("../shortcut.ts");
     takeShortcuts({} as Grpc.Server, new Set([PATH]));
+  },
+);
+
+needs(
+  ["net", "env"],
+  "shortcut: clients that vanish in the middle of calls leave the others alone",
+  async () => {
+    using short = await listen(new Set([PATH]));
+    const { connect } = await import("node:http2");
+    const [first] = MAYBE;
+    assert(first !== undefined);
+    const expected = await ask(short.port, first);
+    for (let round = 0; round < 20; round++) {
+      const session = connect(`http://127.0.0.1:${short.port}`);
+      session.on("error", () => {});
+      const streams = Array.from({ length: 50 }, () =>
+        session.request({
+          ":method": "POST",
+          ":path": PATH,
+          "content-type": "application/grpc",
+          te: "trailers",
+        }));
+      const answered = new Promise<void>((resolve) => {
+        for (const stream of streams) stream.on("response", () => resolve());
+      });
+      const closed = streams.map((stream) =>
+        new Promise<void>((resolve) => stream.on("close", resolve))
+      );
+      for (const [at, stream] of streams.entries()) {
+        stream.on("error", () => {});
+        stream.end(HELLO);
+        if (at % 3 === 0) setImmediate(() => stream.close(8));
+      }
+      await answered;
+      session.destroy();
+      await Promise.all(closed);
+    }
+    assert(short.shortened() > 20);
+    assertEquals(await ask(short.port, first), expected);
   },
 );
