@@ -25,18 +25,13 @@ interface Echo extends Disposable {
   readonly shortened: () => number;
 }
 
-/** Answers with what it was told, and when it is told `fail`, with an error. */
-async function listen(paths: ReadonlySet<string>): Promise<Echo> {
-  const grpc = await import("@grpc/grpc-js");
-  const { checkedDefinition, codeRefusals, toStatus, unary } = await import(
-    "../call.ts"
-  );
-  const { takeShortcuts } = await import("../shortcut.ts");
+/** Some messages cannot be read, and some answers not be written. */
+function echoDefinition(): Grpc.ServiceDefinition {
   const read = (bytes: Buffer) => {
     if (bytes.includes("strange")) throw new Error("a strange message");
     return bytes;
   };
-  const definition = {
+  return {
     Say: {
       path: PATH,
       requestStream: false,
@@ -50,6 +45,15 @@ async function listen(paths: ReadonlySet<string>): Promise<Echo> {
       responseDeserialize: read,
     },
   };
+}
+
+/** Answers with what it was told, and when it is told `fail`, with an error. */
+async function listen(paths: ReadonlySet<string>): Promise<Echo> {
+  const grpc = await import("@grpc/grpc-js");
+  const { checkedDefinition, codeRefusals, toStatus, unary } = await import(
+    "../call.ts"
+  );
+  const { takeShortcuts } = await import("../shortcut.ts");
   let shortened = 0;
   const context = {
     header: () => ({}),
@@ -74,15 +78,18 @@ async function listen(paths: ReadonlySet<string>): Promise<Echo> {
     "grpc.max_receive_message_length": 50_000,
     "grpc.max_send_message_length": SEND_BYTES_MAX,
   });
-  server.addService(checkedDefinition(definition, () => REQUEST_BYTES_MAX), {
-    Say: (
-      call: Grpc.ServerUnaryCall<Buffer, unknown>,
-      callback: Parameters<typeof serve>[1],
-    ) => {
-      if (call.metadata === undefined) shortened++;
-      return serve(call, callback);
+  server.addService(
+    checkedDefinition(echoDefinition(), () => REQUEST_BYTES_MAX),
+    {
+      Say: (
+        call: Grpc.ServerUnaryCall<Buffer, unknown>,
+        callback: Parameters<typeof serve>[1],
+      ) => {
+        if (call.metadata === undefined) shortened++;
+        return serve(call, callback);
+      },
     },
-  });
+  );
   const port = await new Promise<number>((resolve, reject) =>
     server.bindAsync(
       "127.0.0.1:0",
