@@ -10,6 +10,7 @@ import * as grpc from "@grpc/grpc-js";
 import { setImmediate } from "node:timers";
 import { LIMITS, type Settings } from "./config.ts";
 import { toInteger, type WireInteger } from "./convert.ts";
+import { depart, sessionOf } from "./departures.ts";
 import {
   AssertionError,
   DkvError,
@@ -82,7 +83,8 @@ export function unary<Request, Given extends UnaryContext>(
       const response = await handler(call.request, context, {
         timeoutMs: timeoutOf(call),
       });
-      callback(null, { header: context.header(), ...response });
+      const answer = { header: context.header(), ...response };
+      depart(call, () => callback(null, answer));
     } catch (error) {
       callback(context.toStatus(error));
     }
@@ -127,9 +129,7 @@ export class Outlet {
   hasRoom(): boolean {
     if (this.#uncheckedBytes < this.#uncheckedBytesMax) return true;
     if (this.#fresh > 0) return false;
-    // deno-lint-ignore no-explicit-any -- grpc-js does not show its HTTP/2 stream
-    const session = (this.#call as any).call?.stream?.session;
-    const window: unknown = session?.state?.remoteWindowSize;
+    const window = sessionOf(this.#call)?.state.remoteWindowSize;
     if (typeof window === "number" && window <= 0) return false;
     this.#uncheckedBytes = 0;
     return true;

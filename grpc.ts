@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { Buffer } from "node:buffer";
 import type * as grpc from "@grpc/grpc-js";
 import { setImmediate } from "node:timers";
 import { loadSync, type PackageDefinition } from "@grpc/proto-loader";
@@ -54,6 +55,7 @@ import { servePipeline } from "./pipeline.ts";
 import { encodeChanges, encodePage, type WirePage } from "./streamcodec.ts";
 import { PipelineCodec } from "./pipelinecodec.ts";
 import type { CallOptions } from "./service.ts";
+import { type GeneralUnaryCodec, getCodec, putCodec } from "./unarycodec.ts";
 import { serveWatch } from "./watchstream.ts";
 
 /** The public wire format; inside a compiled binary too. */
@@ -93,7 +95,7 @@ export class GrpcAdapter {
       const definition = this
         .#definition[`kvstore.v1.${name}`] as grpc.ServiceDefinition;
       const checked = checkedDefinition(
-        pipelinedDefinition(definition),
+        quickDefinition(definition),
         (method) =>
           method === "Pipeline"
             ? LIMITS.pipelineInFlightBytesMax
@@ -293,15 +295,22 @@ function pause(): Promise<void> {
 
 // ------------------------------------------------------------------ the hot path
 
-/** The same service, its streams with codecs of their own. */
-function pipelinedDefinition(
+/** The same service, what is called most with codecs of its own. */
+function quickDefinition(
   definition: grpc.ServiceDefinition,
 ): grpc.ServiceDefinition {
-  const { Pipeline, List, Watch, ...others } = definition;
-  if (Pipeline === undefined || !List || !Watch) return definition;
+  const { Pipeline, Put, Get, List, Watch, ...others } = definition;
+  if (!Pipeline || !Put || !Get || !List || !Watch) return definition;
+  const pipeline = new PipelineCodec(codecOf(Pipeline));
   return {
     ...others,
-    Pipeline: pipelined(Pipeline),
+    Pipeline: {
+      ...Pipeline,
+      requestDeserialize: (bytes) => pipeline.decode(bytes),
+      responseSerialize: (response) => pipeline.encode(response),
+    },
+    Put: withCodec(Put, putCodec(codecOf(Put))),
+    Get: withCodec(Get, getCodec(codecOf(Get))),
     List: { ...List, responseSerialize: encodePage },
     Watch: {
       ...Watch,
@@ -313,17 +322,20 @@ function pipelinedDefinition(
   };
 }
 
-/** The same method with a codec for its hot path. */
-function pipelined(
-  method: grpc.MethodDefinition<Wire, Wire>,
-): grpc.MethodDefinition<Wire, Wire> {
-  const codec = new PipelineCodec({
+function codecOf(method: grpc.MethodDefinition<Wire, Wire>) {
+  return {
     decode: method.requestDeserialize,
     encode: method.responseSerialize,
-  });
+  };
+}
+
+function withCodec(
+  method: grpc.MethodDefinition<Wire, Wire>,
+  { decode, encode }: GeneralUnaryCodec<Wire, Wire>,
+): grpc.MethodDefinition<Wire, Wire> {
   return {
     ...method,
-    requestDeserialize: (bytes) => codec.decode(bytes),
-    responseSerialize: (response) => codec.encode(response),
+    requestDeserialize: decode,
+    responseSerialize: (answer) => encode(answer) as Buffer,
   };
 }

@@ -10,6 +10,17 @@ import { codeRefusals } from "./call.ts";
 import { LIMITS } from "./config.ts";
 import { DkvError } from "./errors.ts";
 import { joinWrites } from "./joinedwrites.ts";
+import { takeShortcuts } from "./shortcut.ts";
+
+/** Methods that are called often; their handlers are made by `unary` of `call.ts`. */
+const SHORTCUTS: ReadonlySet<string> = new Set([
+  ...["Put", "Get", "Delete", "Transact"].map((name) =>
+    `/kvstore.v1.KeyValue/${name}`
+  ),
+  ...["Put", "Range", "DeleteRange", "Txn"].map((name) =>
+    `/etcdserverpb.KV/${name}`
+  ),
+]);
 
 /** grpc-js prints what it also reports; only who asks for it in the environment wants both. */
 export function quietGrpc(): void {
@@ -57,4 +68,5 @@ export async function listenGrpc(
     );
   });
   joinWrites(server);
+  takeShortcuts(server, SHORTCUTS);
 }

@@ -9,6 +9,7 @@ import type * as grpc from "@grpc/grpc-js";
 import { clearImmediate, setImmediate } from "node:timers";
 import { Checkpoints } from "./checkpoints.ts";
 import { type Config, LIMITS, type NodeConfig, nodeOf } from "./config.ts";
+import { DEPARTURE_CALLBACKS } from "./departures.ts";
 import { Disk } from "./disk.ts";
 import { AssertionError, DkvError } from "./errors.ts";
 import { EtcdAdapter } from "./etcd.ts";
@@ -331,7 +332,7 @@ export class Node {
   #continueTurn(): void {
     const isMore = this.#group.proceed();
     this.#peers.flush();
-    if (isMore) return this.#soon(() => this.#continueTurn());
+    if (isMore) return this.#behindAnswers(() => this.#continueTurn());
     this.#isInTurn = false;
     if (this.#isWoken) this.#wake();
     else if (this.#disk.dirty) this.#tidySoon();
@@ -347,8 +348,17 @@ export class Node {
     });
   }
 
-  #soon(part: () => void): void {
-    this.#nextPart = setImmediate(() => this.#try(part));
+  #soon(part: () => void, callbacks = 1): void {
+    this.#nextPart = setImmediate(() => {
+      if (callbacks > 1) this.#soon(part, callbacks - 1);
+      else this.#try(part);
+    });
+  }
+
+  /** A leader has answered, and what comes next waits for the disk. Followers answer at the end. */
+  #behindAnswers(part: () => void): void {
+    const isLeader = this.#group.core.role === "leader";
+    this.#soon(part, isLeader ? DEPARTURE_CALLBACKS + 1 : 1);
   }
 
   #try(part: () => void): void {
