@@ -35,7 +35,7 @@ const LIMIT_BYTES_MIN = 1024 * 1024;
  * The helper copies the log in so many parts: small ones, because a commit waits while the bytes of a
  * checkpoint go to the disk.
  */
-const PARTS = 8;
+const PARTS = 4;
 /** How small the rest must be that is left to a commit: this part of the log. */
 const REST_PARTS = 64;
 /** How much the log may grow beyond its limit while the helper is behind. */

@@ -87,8 +87,8 @@ needs(
     let working = 0;
     let framesBefore = 0;
     let isAnew = false;
-    for (let copies = 0; copies < 5000; copies++) {
-      if (working >= 20 && isAnew) break;
+    for (let copies = 0; copies < 2000; copies++) {
+      if (working >= 5 && isAnew) break;
       commit(disk);
       const copy = `${dir.path}/copy.db`;
       // What a process that dies now leaves behind. The worker writes into the first file alone.
@@ -103,7 +103,7 @@ needs(
       after.verify();
       after.abandon();
     }
-    assert(working >= 20, `${working} copies while the worker was at work`);
+    assert(working >= 5, `${working} copies while the worker was at work`);
     assert(isAnew, "the log never began anew");
     disk.close();
   },
