@@ -8,7 +8,13 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { type Config, nodeOf, readConfig } from "../config.ts";
 import { DkvError } from "../errors.ts";
-import { fetchPackages, nodeArgs, onStop, taskArgs } from "../launch.ts";
+import {
+  fetchPackages,
+  NODE_ENVIRONMENT,
+  nodeArgs,
+  onStop,
+  taskArgs,
+} from "../launch.ts";
 
 const USAGE =
   "Usage: deno task node -- --id node1 [--config config/nodes.json] [--data data/node1] [more options of `dkv node`]";
@@ -45,6 +51,7 @@ async function main(): Promise<number> {
     );
   const child = new Deno.Command("deno", {
     args: nodeArgs({ config, id, dataDir, extraArgs }),
+    env: NODE_ENVIRONMENT,
     stdin: "null",
   }).spawn();
   onStop((signal) => {

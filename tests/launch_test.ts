@@ -111,6 +111,13 @@ needs(LAUNCH_NEEDS, "launch: a node runs under exactly its flags", async () => {
   try {
     await node.waitForLine(LISTENING, 20_000);
     const line = await node.waitForLine("{", 1000);
+    // Only who may do everything may read it there.
+    const read = `Deno.readTextFileSync("/proc/${node.pid}/environ")`;
+    const { stdout } = await new Deno.Command("deno", {
+      args: ["eval", `console.log(${read})`],
+    }).output();
+    const environment = new TextDecoder().decode(stdout);
+    assertStringIncludes(environment, "MALLOC_ARENA_MAX=2\0");
     const { dataDir, config } = node.spec;
     assertEquals(JSON.parse(line), {
       args: [
