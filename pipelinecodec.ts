@@ -14,7 +14,7 @@
  * @module
  */
 
-import { Buffer } from "node:buffer";
+import type { Buffer } from "node:buffer";
 import type { Key, PutOperation, StoredEntry } from "./batch.ts";
 import type { WireHeader } from "./call.ts";
 import {
@@ -29,7 +29,14 @@ import {
   type WirePut,
   type WireTransact,
 } from "./convert.ts";
-import { DkvError } from "./errors.ts";
+import {
+  messageOf,
+  orNull,
+  readPlainGet,
+  readPlainPut,
+  writeEntry,
+  writeHeader,
+} from "./plaincodec.ts";
 import type { ResultOf } from "./results.ts";
 import { Pen, Reader } from "./wire.ts";
 
@@ -84,17 +91,12 @@ const OPERATION_SEQUENCE = 2 << 3;
 const OPERATION_TIMEOUT_MS = 3 << 3;
 const OPERATION_PUT = 4 << 3 | 2;
 const OPERATION_GET = 5 << 3 | 2;
-const KEY = 1 << 3 | 2;
-const PUT_VALUE = 2 << 3 | 2;
 
 // Fields of the answer.
-const RESPONSE_HEADER = 1;
 const RESPONSE_RESULTS = 2;
 const RESULT_ID = 1;
 const RESULT_PUT = 3;
 const RESULT_GET = 4;
-
-const EMPTY: Uint8Array = new Uint8Array(0);
 
 /** Reads requests and writes responses. */
 export class PipelineCodec {
@@ -144,28 +146,13 @@ export class PipelineCodec {
   encode({ header, results }: WirePipelineResponse): Buffer {
     const pen = this.#pen;
     pen.reset();
-    const opened = pen.open(RESPONSE_HEADER);
-    pen.int64(1, header.revision);
-    pen.bytes(2, Buffer.from(header.nodeId));
-    pen.bytes(3, Buffer.from(header.leader));
-    pen.close(opened);
+    writeHeader(pen, header);
     for (const result of results) {
       if (!writePlain(pen, result)) {
         pen.raw(this.#general.encode({ results: [toWire(result)] }));
       }
     }
-    const bytes = pen.finish();
-    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-  }
-}
-
-/** Null if it cannot be read. */
-function orNull<From, T>(read: (from: From) => T, from: From): T | null {
-  try {
-    return read(from);
-  } catch (error) {
-    if (error instanceof DkvError) return null;
-    throw error;
+    return messageOf(pen);
   }
 }
 
@@ -197,26 +184,6 @@ function readPlain(reader: Reader): WirePipelineOperation | null {
   return { id, sequence, timeoutMs, get };
 }
 
-function readPlainPut(reader: Reader): PutOperation | null {
-  let key = "";
-  let value = EMPTY;
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if (tag === KEY) key = reader.latin1();
-    else if (tag === PUT_VALUE) value = reader.bytes();
-    else return null;
-  }
-  return { type: "put", key, value, lease: 0n, returnPrevious: false };
-}
-
-function readPlainGet(reader: Reader): WireGet | null {
-  let key = "";
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if (tag === KEY) key = reader.latin1();
-    else return null;
-  }
-  return { key, revision: 0, serializable: false };
-}
-
 /** As proto-loader takes it. */
 function toWire(result: WirePipelineResult): object {
   const { id, put, get } = result;
@@ -241,19 +208,10 @@ function writePlain(pen: Pen, result: WirePipelineResult): boolean {
   }
   if (get === undefined) return false;
   const { entry } = get;
-  if (entry !== null && entry.lease !== 0n) return false;
   const opened = pen.open(RESPONSE_RESULTS);
   pen.int64(RESULT_ID, id);
   const inner = pen.open(RESULT_GET);
-  if (entry !== null) {
-    const body = pen.open(2);
-    pen.latin1(1, entry.key);
-    pen.bytes(2, entry.value);
-    pen.int64(3, entry.createRevision);
-    pen.int64(4, entry.modRevision);
-    pen.int64(5, entry.version);
-    pen.close(body);
-  }
+  if (entry !== null) writeEntry(pen, { field: 2, entry });
   pen.close(inner);
   pen.close(opened);
   return true;

@@ -6,9 +6,15 @@
  * @module
  */
 
-import { Buffer } from "node:buffer";
+import type { Buffer } from "node:buffer";
 import type { StoredEntry } from "./batch.ts";
 import type { WireHeader } from "./call.ts";
+import {
+  messageOf,
+  writeBigint,
+  writeEntry,
+  writeHeader,
+} from "./plaincodec.ts";
 import type { WatchEvent } from "./store.ts";
 import { Pen } from "./wire.ts";
 
@@ -34,77 +40,41 @@ const pen = new Pen();
 /** Encodes a `ListResponse`. */
 export function encodePage(page: WirePage): Buffer {
   pen.reset();
-  writeHeader(page.header);
+  writeHeader(pen, page.header);
   writeNumber(2, page.revision);
-  for (const entry of page.entries) writeEntry(3, entry);
+  for (const entry of page.entries) writeEntry(pen, { field: 3, entry });
   writeNumber(4, page.more ? 1 : 0);
-  return finished();
+  return messageOf(pen);
 }
 
 /** Encodes a `WatchResponse`. */
 export function encodeChanges(changes: WireChanges): Buffer {
   pen.reset();
-  writeHeader(changes.header);
+  writeHeader(pen, changes.header);
   writeWatchId(changes.watchId);
   const opened = pen.open(4);
   for (const event of changes.events) writeEvent(event);
   writeNumber(2, changes.throughRevision);
   pen.close(opened);
-  return finished();
-}
-
-function writeHeader({ revision, nodeId, leader }: WireHeader): void {
-  const opened = pen.open(1);
-  writeNumber(1, revision);
-  writeBytes(2, Buffer.from(nodeId));
-  writeBytes(3, Buffer.from(leader));
-  pen.close(opened);
+  return messageOf(pen);
 }
 
 function writeEvent(event: WatchEvent): void {
   const opened = pen.open(1);
   writeNumber(1, event.type === "put" ? 0 : 1);
-  writeEntry(2, event);
-  if (event.previous !== null) writeEntry(3, event.previous);
-  pen.close(opened);
-}
-
-function writeEntry(field: number, entry: StoredEntry): void {
-  const opened = pen.open(field);
-  pen.latin1(1, entry.key);
-  writeBytes(2, entry.value);
-  writeNumber(3, entry.createRevision);
-  writeNumber(4, entry.modRevision);
-  writeNumber(5, entry.version);
-  if (entry.lease !== 0n) writeBigint(6, entry.lease);
+  const { previous } = event;
+  writeEntry(pen, { field: 2, entry: event });
+  if (previous !== null) writeEntry(pen, { field: 3, entry: previous });
   pen.close(opened);
 }
 
 function writeWatchId(watchId: string): void {
   const number = Number(watchId);
   if (Number.isSafeInteger(number)) writeNumber(2, number);
-  else writeBigint(2, BigInt(watchId));
+  else writeBigint(pen, { field: 2, value: BigInt(watchId) });
 }
 
 /** As proto3 has it, what is 0 or empty is left out. */
 function writeNumber(field: number, value: number): void {
   if (value !== 0) pen.int64(field, value);
-}
-
-function writeBytes(field: number, value: Uint8Array): void {
-  if (value.length > 0) pen.bytes(field, value);
-}
-
-/** A field of type int64 that may use all bits. */
-function writeBigint(field: number, value: bigint): void {
-  const bytes = [field << 3];
-  let left = BigInt.asUintN(64, value);
-  for (; left > 0x7fn; left >>= 7n) bytes.push(Number(left & 0x7fn) | 0x80);
-  bytes.push(Number(left));
-  pen.raw(Uint8Array.from(bytes));
-}
-
-function finished(): Buffer {
-  const bytes = pen.finish();
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }

@@ -5,10 +5,16 @@
  * @module
  */
 
-import { Buffer } from "node:buffer";
+import type { Buffer } from "node:buffer";
 import type { WireHeader } from "./call.ts";
 import type { fromEntry, fromPut, WireGet, WirePut } from "./convert.ts";
-import { DkvError } from "./errors.ts";
+import {
+  messageOf,
+  orNull,
+  readPlainGet,
+  readPlainPut,
+  writeHeader,
+} from "./plaincodec.ts";
 import { Pen, Reader } from "./wire.ts";
 
 /** A `PutResponse`. */
@@ -24,12 +30,6 @@ export interface GetAnswer {
   readonly entry: ReturnType<typeof fromEntry> | null;
 }
 
-// Tags: a field's number × 8 and its wire type.
-const KEY = 1 << 3 | 2;
-const PUT_VALUE = 2 << 3 | 2;
-
-const EMPTY: Uint8Array = new Uint8Array(0);
-
 /** What reads and writes everything. */
 export interface GeneralUnaryCodec<Request, Answer> {
   decode(bytes: Buffer): Request;
@@ -43,13 +43,14 @@ export function putCodec(
   general: GeneralUnaryCodec<WirePut, PutAnswer>,
 ): GeneralUnaryCodec<WirePut, PutAnswer> {
   return {
-    decode: (bytes) => readPlain(bytes, readPut) ?? general.decode(bytes),
+    decode: (bytes) => orNull(readPut, bytes) ?? general.decode(bytes),
     encode: (answer) => {
       if (answer.previous !== null) return general.encode(answer);
-      begin(answer.header);
+      pen.reset();
+      writeHeader(pen, answer.header);
       pen.int64(2, answer.revision);
       pen.int64(3, answer.version);
-      return finish();
+      return messageOf(pen);
     },
   };
 }
@@ -59,57 +60,28 @@ export function getCodec(
   general: GeneralUnaryCodec<WireGet, GetAnswer>,
 ): GeneralUnaryCodec<WireGet, GetAnswer> {
   return {
-    decode: (bytes) => readPlain(bytes, readGet) ?? general.decode(bytes),
+    decode: (bytes) => orNull(readGet, bytes) ?? general.decode(bytes),
     encode: (answer) => {
       const { header, entry } = answer;
       if (entry !== null && entry.lease !== 0) return general.encode(answer);
-      begin(header);
+      pen.reset();
+      writeHeader(pen, header);
       if (entry !== null) writeEntry(entry);
-      return finish();
+      return messageOf(pen);
     },
   };
 }
 
-/** Null if the bytes say more, or cannot be read. */
-function readPlain<Request>(
-  bytes: Buffer,
-  read: (reader: Reader) => Request | null,
-): Request | null {
-  try {
-    return read(new Reader(bytes));
-  } catch (error) {
-    if (error instanceof DkvError) return null;
-    throw error;
-  }
-}
-
-function readPut(reader: Reader): WirePut | null {
-  let key = "";
-  let value = EMPTY;
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if (tag === KEY) key = reader.latin1();
-    else if (tag === PUT_VALUE) value = reader.bytes();
-    else return null;
-  }
+/** A plain put, as proto-loader would read it. */
+function readPut(bytes: Buffer): WirePut | null {
+  const put = readPlainPut(new Reader(bytes));
+  if (put === null) return null;
+  const { key, value } = put;
   return { key, value, lease: "0", returnPrevious: false, writeId: null };
 }
 
-function readGet(reader: Reader): WireGet | null {
-  let key = "";
-  for (let tag = reader.tag(); tag !== 0; tag = reader.tag()) {
-    if (tag === KEY) key = reader.latin1();
-    else return null;
-  }
-  return { key, revision: 0, serializable: false };
-}
-
-function begin(header: WireHeader): void {
-  pen.reset();
-  const opened = pen.open(1);
-  pen.int64(1, header.revision);
-  pen.bytes(2, Buffer.from(header.nodeId));
-  pen.bytes(3, Buffer.from(header.leader));
-  pen.close(opened);
+function readGet(bytes: Buffer): WireGet | null {
+  return readPlainGet(new Reader(bytes));
 }
 
 function writeEntry(entry: ReturnType<typeof fromEntry>): void {
@@ -120,9 +92,4 @@ function writeEntry(entry: ReturnType<typeof fromEntry>): void {
   pen.int64(4, entry.modRevision);
   pen.int64(5, entry.version);
   pen.close(body);
-}
-
-function finish(): Buffer {
-  const bytes = pen.finish();
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }

@@ -65,7 +65,8 @@ const LAYERS: readonly (readonly string[])[] = [
   ["etcdwatch", "etcdlease"],
   ["etcdcluster", "etcdmaintenance", "etcdauth", "etcdlock"],
   ["etcd", "kvconnect"],
-  ["pipelinecodec", "streamcodec", "joinedwrites", "shortcut"],
+  ["plaincodec", "joinedwrites", "shortcut"],
+  ["pipelinecodec", "streamcodec"],
   ["pipeline", "unarycodec", "watchstream", "health"],
   ["grpc", "grpcserver", "status"],
   // Starts and stops everything, so it knows everything.
