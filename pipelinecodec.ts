@@ -211,7 +211,11 @@ function writePlain(pen: Pen, result: WirePipelineResult): boolean {
   const opened = pen.open(RESPONSE_RESULTS);
   pen.int64(RESULT_ID, id);
   const inner = pen.open(RESULT_GET);
-  if (entry !== null) writeEntry(pen, { field: 2, entry });
+  if (entry !== null) {
+    const body = pen.open(2);
+    writeEntry(pen, entry);
+    pen.close(body);
+  }
   pen.close(inner);
   pen.close(opened);
   return true;

@@ -66,19 +66,14 @@ export function writeHeader(
   pen.close(opened);
 }
 
-/** An `Entry`. */
-export function writeEntry(
-  pen: Pen,
-  { field, entry }: { field: number; entry: StoredEntry },
-): void {
-  const opened = pen.open(field);
+/** The fields of an `Entry`. */
+export function writeEntry(pen: Pen, entry: StoredEntry): void {
   pen.latin1(1, entry.key);
   pen.bytes(2, entry.value);
   pen.int64(3, entry.createRevision);
   pen.int64(4, entry.modRevision);
   pen.int64(5, entry.version);
   if (entry.lease !== 0n) writeBigint(pen, { field: 6, value: entry.lease });
-  pen.close(opened);
 }
 
 /** A field of type int64 that may use all bits. */

@@ -42,7 +42,7 @@ export function encodePage(page: WirePage): Buffer {
   pen.reset();
   writeHeader(pen, page.header);
   writeNumber(2, page.revision);
-  for (const entry of page.entries) writeEntry(pen, { field: 3, entry });
+  for (const entry of page.entries) writeEntryField(3, entry);
   writeNumber(4, page.more ? 1 : 0);
   return messageOf(pen);
 }
@@ -63,8 +63,14 @@ function writeEvent(event: WatchEvent): void {
   const opened = pen.open(1);
   writeNumber(1, event.type === "put" ? 0 : 1);
   const { previous } = event;
-  writeEntry(pen, { field: 2, entry: event });
-  if (previous !== null) writeEntry(pen, { field: 3, entry: previous });
+  writeEntryField(2, event);
+  if (previous !== null) writeEntryField(3, previous);
+  pen.close(opened);
+}
+
+function writeEntryField(field: number, entry: StoredEntry): void {
+  const opened = pen.open(field);
+  writeEntry(pen, entry);
   pen.close(opened);
 }
 
