@@ -14,17 +14,12 @@ import {
   type WirePipelineResult,
 } from "../pipelinecodec.ts";
 import { needs } from "./needs.ts";
+import { keyValueMethods, randomBytes, randomInteger } from "./codecs.ts";
 import { Random } from "./sim/random.ts";
 
 /** The codec that protobufjs makes of the description of the messages, both ways. */
 async function reference() {
-  const { loadSync } = await import("@grpc/proto-loader");
-  const definition = loadSync("proto/kvstore.proto", {
-    longs: String,
-    enums: String,
-    defaults: true,
-  });
-  const service = definition["kvstore.v1.KeyValue"] as unknown as {
+  const service = await keyValueMethods<{
     Pipeline: {
       requestSerialize(value: unknown): Buffer;
       requestDeserialize(bytes: Buffer): {
@@ -35,7 +30,7 @@ async function reference() {
       responseSerialize(value: unknown): Buffer;
       responseDeserialize(bytes: Buffer): unknown;
     };
-  };
+  }>();
   return service.Pipeline;
 }
 
@@ -68,16 +63,6 @@ async function codec() {
     encode: method.responseSerialize,
   });
   return { method, general, codec: new PipelineCodec(general) };
-}
-
-function randomBytes(random: Random, lengthMax: number): Buffer {
-  const bytes = Buffer.alloc(random.below(lengthMax + 1));
-  for (let at = 0; at < bytes.length; at++) bytes[at] = random.below(256);
-  return bytes;
-}
-
-function randomInteger(random: Random): number {
-  return Math.floor(random.below(2 ** 30) / 2 ** 30 * 2 ** random.below(54));
 }
 
 function randomOperation(random: Random): Record<string, unknown> {

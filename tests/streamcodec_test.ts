@@ -1,12 +1,13 @@
 /** Pages and changes as this codec writes them say what protobufjs would have said. */
 
 import { assertEquals } from "@std/assert";
-import { Buffer } from "node:buffer";
+import type { Buffer } from "node:buffer";
 import type { StoredEntry } from "../batch.ts";
 import { fromEntry } from "../convert.ts";
 import { encodeChanges, encodePage } from "../streamcodec.ts";
 import type { WatchEvent } from "../store.ts";
 import { needs } from "./needs.ts";
+import { keyValueMethods, randomBytes } from "./codecs.ts";
 import { Random } from "./sim/random.ts";
 
 interface Method {
@@ -14,30 +15,11 @@ interface Method {
   responseDeserialize(bytes: Buffer): unknown;
 }
 
-/** What protobufjs makes of the description of the messages. */
-async function reference(): Promise<{ List: Method; Watch: Method }> {
-  const { loadSync } = await import("@grpc/proto-loader");
-  const definition = loadSync("proto/kvstore.proto", {
-    longs: String,
-    enums: String,
-    defaults: true,
-  });
-  return definition["kvstore.v1.KeyValue"] as unknown as {
-    List: Method;
-    Watch: Method;
-  };
-}
-
-function bytesOf(random: Random, lengthMax: number): Buffer {
-  const length = random.below(lengthMax + 1);
-  return Buffer.from(Array.from({ length }, () => random.below(256)));
-}
-
 function entryOf(random: Random): StoredEntry {
   const isSmall = random.chance(500);
   return {
-    key: bytesOf(random, isSmall ? 10 : 300).toString("latin1"),
-    value: bytesOf(random, isSmall ? 10 : 40_000),
+    key: randomBytes(random, isSmall ? 10 : 300).toString("latin1"),
+    value: randomBytes(random, isSmall ? 10 : 40_000),
     createRevision: random.below(2 ** 30),
     modRevision: Number.MAX_SAFE_INTEGER - random.below(1000),
     version: random.below(300),
@@ -63,7 +45,7 @@ function headerOf(random: Random) {
 }
 
 needs(["read", "env"], "streamcodec: pages of every kind", async () => {
-  const { List } = await reference();
+  const { List } = await keyValueMethods<{ List: Method; Watch: Method }>();
   const random = new Random(3);
   for (let round = 0; round < 60; round++) {
     const page = {
@@ -81,7 +63,7 @@ needs(["read", "env"], "streamcodec: pages of every kind", async () => {
 });
 
 needs(["read", "env"], "streamcodec: changes of every kind", async () => {
-  const { Watch } = await reference();
+  const { Watch } = await keyValueMethods<{ List: Method; Watch: Method }>();
   const random = new Random(4);
   const ids = ["0", "1", "9007199254740993", "9223372036854775807", "-1"];
   for (let round = 0; round < 60; round++) {

@@ -15,6 +15,7 @@ import {
   putCodec,
 } from "../unarycodec.ts";
 import { needs } from "./needs.ts";
+import { keyValueMethods, randomBytes, randomInteger } from "./codecs.ts";
 import { Random } from "./sim/random.ts";
 
 const ROUNDS = 400;
@@ -26,17 +27,9 @@ interface Method<Request, Answer> {
   responseDeserialize(bytes: Buffer): unknown;
 }
 
-async function methods() {
-  const { loadSync } = await import("@grpc/proto-loader");
-  const definition = loadSync("proto/kvstore.proto", {
-    longs: String,
-    enums: String,
-    defaults: true,
-  });
-  return definition["kvstore.v1.KeyValue"] as unknown as {
-    Put: Method<WirePut, PutAnswer>;
-    Get: Method<WireGet, GetAnswer>;
-  };
+interface Methods {
+  Put: Method<WirePut, PutAnswer>;
+  Get: Method<WireGet, GetAnswer>;
 }
 
 /** The general codec, and how often it was needed. */
@@ -53,16 +46,6 @@ function counted<Request, Answer>(method: Method<Request, Answer>) {
     },
   };
   return { counts, general };
-}
-
-function randomBytes(random: Random, lengthMax: number): Buffer {
-  const bytes = Buffer.alloc(random.below(lengthMax + 1));
-  for (let at = 0; at < bytes.length; at++) bytes[at] = random.below(256);
-  return bytes;
-}
-
-function randomInteger(random: Random): number {
-  return Math.floor(random.below(2 ** 30) / 2 ** 30 * 2 ** random.below(54));
 }
 
 /** Bytes that are mostly a message. */
@@ -130,7 +113,7 @@ function randomEntry(random: Random) {
 }
 
 needs(["read", "env"], "unarycodec: reads what protobufjs reads", async () => {
-  const { Put, Get } = await methods();
+  const { Put, Get } = await keyValueMethods<Methods>();
   const puts = counted(Put);
   const gets = counted(Get);
   const put = putCodec(puts.general);
@@ -157,7 +140,7 @@ needs(
   ["read", "env"],
   "unarycodec: refuses and reads damaged bytes as protobufjs does",
   async () => {
-    const { Put, Get } = await methods();
+    const { Put, Get } = await keyValueMethods<Methods>();
     const put = putCodec(counted(Put).general);
     const get = getCodec(counted(Get).general);
     const random = new Random(7);
@@ -184,7 +167,7 @@ needs(
   ["read", "env"],
   "unarycodec: writes what protobufjs writes",
   async () => {
-    const { Put, Get } = await methods();
+    const { Put, Get } = await keyValueMethods<Methods>();
     const puts = counted(Put);
     const gets = counted(Get);
     const put = putCodec(puts.general);
