@@ -263,7 +263,9 @@ export class Disk implements LogStorage, Rows {
   // ---------------------------------------------------------------- rows of the store
 
   appendEvent(row: EventRow): void {
-    this.#write(() => this.#events.append(row));
+    this.#events.append(row);
+    this.#dirty = true;
+    if (this.#events.isFull) this.writeDown();
   }
 
   /** Gives SQLite the events that it has not yet. A commit does that too: better while nobody waits. */

@@ -39,14 +39,22 @@ export class Events {
     this.#path = path;
   }
 
+  /** Takes an event into memory; see {@linkcode Events.isFull}. */
   append(event: EventRow): void {
     const last = this.#held.at(-1);
-    assert(
-      last === undefined || event.position === last.position + 1,
-      `Event ${event.position} does not follow ${last?.position}`,
-    );
+    // Not as a condition of `assert`, whose message would be made of every event.
+    if (last !== undefined && event.position !== last.position + 1) {
+      assert(
+        false,
+        `Event ${event.position} does not follow ${last.position}`,
+      );
+    }
     this.#held.push(event);
-    if (this.#held.length === HELD_MAX) this.writeDown();
+  }
+
+  /** True if so many wait that they should be written down. */
+  get isFull(): boolean {
+    return this.#held.length >= HELD_MAX;
   }
 
   /** Puts what waits into blocks. */
