@@ -4,7 +4,13 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { eventually, TestCluster } from "./cluster.ts";
-import { commandText, compareCommands, Ctl, tellCompared } from "./etcd/ctl.ts";
+import {
+  commandText,
+  compareCommands,
+  Ctl,
+  normal,
+  tellCompared,
+} from "./etcd/ctl.ts";
 import { COMMANDS, LEFT_OUT } from "./etcd/ctl_commands.ts";
 import { Etcd, programTest, run } from "./etcd/program.ts";
 import { tempDir } from "./needs.ts";
@@ -29,6 +35,23 @@ programTest(
     assertEquals(differences.length, 0, tellCompared(differences));
   },
 );
+
+Deno.test("etcdctl: ids of any length compare equal", () => {
+  const ids = [2n ** 64n - 1n, 1234567890123456n, 2n ** 42n];
+  const printed = ids.map((id) => {
+    const hex = id.toString(16);
+    return [
+      `${hex}, started, node1`,
+      `| ${hex} | started |`,
+      `{"leader":${id},"members":[{"ID":${id}}]}`,
+      `"ID" : ${id}`,
+    ].map(normal);
+  });
+  assertEquals(printed[1], printed[0]);
+  assertEquals(printed[2], printed[0]);
+  // A number that is not an id stays.
+  assertEquals(normal('"count":1234567890'), '"count":1234567890');
+});
 
 programTest(["etcdctl"], "etcdctl: no subcommand is forgotten", async () => {
   const { stdout } = await run("etcdctl", ["--help"]);

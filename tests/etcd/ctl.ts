@@ -46,9 +46,10 @@ const NORMAL: readonly (readonly [RegExp, string])[] = [
   [/127\.0\.0\.1:\d+/g, "ADDRESS"],
   [/"(cluster_id|member_id|raft_term)":\d+/g, '"$1":0'],
   [/"(ClusterID|MemberID|RaftTerm)" : \d+/g, '"$1" : 0'],
-  // Ids of leases and members, in hexadecimal and decimal.
-  [/ *\b[0-9a-f]{14,16}\b/g, " ID"],
-  [/\b\d{16,20}\b/g, "0"],
+  // Ids of leases and members: after a name in decimal, elsewhere in hexadecimal. Both are without
+  // leading zeros, and a short decimal one could be taken for a hexadecimal one.
+  [/("\w+" ?: ?)\d{11,20}\b/g, "$10"],
+  [/ *\b[0-9a-f]{11,16}\b/g, " ID"],
   [/took = \S+/g, "took = TIME"],
   [/remaining\(\d+s\)/g, "remaining(TIME)"],
   [/"ttl":\d+/g, '"ttl":0'],
@@ -193,7 +194,8 @@ async function runUntil(
   };
 }
 
-function normal(text: string): string {
+/** What a command printed, without what names a server. */
+export function normal(text: string): string {
   const replaced = NORMAL.reduce(
     (rest, [regexp, otherwise]) => rest.replace(regexp, otherwise),
     text,
