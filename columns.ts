@@ -7,15 +7,10 @@
 
 import { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
-import { decodeConfiguration, encodeConfiguration } from "./entry.ts";
 import type { LeaseRow } from "./leases.ts";
-import type { Entry } from "./message.ts";
 import type { SessionRow } from "./sessions.ts";
 import { corruptError } from "./tables.ts";
 import type { UserRow } from "./users.ts";
-
-/** A row of `log`: idx, term, type, crc, data. */
-export type LogRow = [number, number, number, number, Uint8Array];
 
 /** A row of `lease`. */
 export type LeaseColumns = [
@@ -40,28 +35,6 @@ export type UserColumns = [
   data: Uint8Array,
 ];
 
-const ENTRY_TYPES = ["empty", "batch", "configuration"] as const;
-const EMPTY = new Uint8Array(0);
-
-/** The numbers of a log row, for its checksum. */
-const scratch = Buffer.alloc(20);
-const scratchView = new DataView(scratch.buffer, scratch.byteOffset);
-
-/** The checksum of a log row: its position and term as well as its data. */
-function sealEntry(
-  { index, term, type, data }: {
-    index: number;
-    term: number;
-    type: number;
-    data: Uint8Array;
-  },
-): number {
-  scratchView.setFloat64(0, index);
-  scratchView.setFloat64(8, term);
-  scratchView.setUint32(16, type);
-  return crc32(data, crc32(scratch));
-}
-
 /** The bytes of a column as the string of their latin1 code units, which sorts as the bytes do. */
 export function latin1(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
@@ -71,38 +44,6 @@ export function latin1(bytes: Uint8Array): string {
 /** The bytes of such a string. */
 export function latin1Bytes(text: string): Uint8Array {
   return Buffer.from(text, "latin1");
-}
-
-/** A log entry as the values of its row. */
-export function entryColumns(entry: Entry): LogRow {
-  const data = entry.type === "batch"
-    ? entry.data
-    : entry.type === "configuration"
-    ? encodeConfiguration(entry.configuration)
-    : EMPTY;
-  const { index, term } = entry;
-  const type = ENTRY_TYPES.indexOf(entry.type);
-  return [index, term, type, sealEntry({ index, term, type, data }), data];
-}
-
-/** @throws {DkvError} DATA_CORRUPT, naming `path` */
-export function entryOf(row: LogRow, path: string): Entry {
-  const [index, term, type, crc, data] = row;
-  if (sealEntry({ index, term, type, data }) !== crc) {
-    throw corruptError(path, `log row ${index} fails its checksum`);
-  }
-  switch (ENTRY_TYPES[type]) {
-    case "empty":
-      return { index, term, type: "empty" };
-    case "batch":
-      return { index, term, type: "batch", data };
-    case "configuration": {
-      const configuration = decodeConfiguration(data);
-      return { index, term, type: "configuration", configuration };
-    }
-    default:
-      throw corruptError(path, `log row ${index} has type ${type}`);
-  }
 }
 
 export function leaseColumns(

@@ -97,8 +97,9 @@ export const LIMITS = {
   /** The log on disk: a follower that needs what was before it gets a snapshot. */
   logBytesMax: 256 * MIB,
 
-  /** Space that a node's write-ahead log takes in advance, for when the disk is full. */
+  /** Space that the files of a node take in advance, for when the disk is full. */
   walReserveBytes: 32 * MIB,
+  journalReserveBytes: 16 * MIB,
 
   /** One message between nodes: holds the largest entry. */
   peerFrameBytesMax: 12 * MIB,

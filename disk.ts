@@ -1,17 +1,17 @@
 /**
- * One group's SQLite file: the replicated log, the hard state, the store's rows and the open
- * transaction that makes a turn's writes durable together.
+ * The disk of one replica of one group: a journal with its log, term and vote, and a SQLite file with
+ * the store's rows.
  *
  * ```text
- *   turn 1                      turn 2
- *   BEGIN  log rows   COMMIT ── BEGIN  event rows of turn 1, log rows of turn 2   COMMIT ── BEGIN …
- *                       └ one fsync: now the turn's votes and acknowledgements may leave
+ *   turn    append ─▶ journal ─ sync ─▶ votes and acknowledgements may leave
+ *   apply   rows ─▶ the open transaction ············ COMMIT, once for many turns
  * ```
  *
- * What the store applied after a COMMIT becomes durable with the next one; after a crash the log
- * replays the difference, because the applied index is saved in the same transaction as the rows.
+ * What is acknowledged is in the journal. What the store applied becomes durable with the next commit,
+ * which also says how far it is; after a crash the log replays the rest. So a commit is never ahead
+ * of the journal, and the journal keeps what the last commit does not have.
  *
- * Every row carries a CRC that is checked whenever the row is read. Any error that comes out of
+ * Everything carries a checksum that is checked whenever it is read. Any error that comes out of
  * here is fatal to the node: it stops and reads its disk afresh at the next start.
  *
  * @module
@@ -28,16 +28,14 @@ import type {
   SnapshotMeta,
   Term,
 } from "./message.ts";
-import type { LogStorage } from "./log.ts";
+import { entryBytes, type LogStorage } from "./log.ts";
 import { checkValues } from "./blocks.ts";
+import { Journal } from "./journal.ts";
 import {
-  entryColumns,
-  entryOf,
   latin1Bytes,
   type LeaseColumns,
   leaseColumns,
   leaseOf,
-  type LogRow,
   type SessionColumns,
   sessionColumns,
   sessionOf,
@@ -56,19 +54,25 @@ import {
   type StoreState,
   type UserRow,
 } from "./store.ts";
+import { SegmentFiles, type Segments, SegmentsInMemory } from "./segments.ts";
 import {
   corruptError,
   imageOf,
   openTables,
   type Statements,
+  type Tables,
   translate,
 } from "./tables.ts";
 import { type CheckpointHelper, WriteAheadLog } from "./writeahead.ts";
 
-/** Where this replica's log begins, and the configuration that was in force there. */
+/** Where this replica's log begins, and which frames of its journal are older than the rows. */
 interface LogStart {
   readonly index: Index;
   readonly term: Term;
+  /** The last frame when the rows were committed. */
+  readonly frame: number;
+  /** Frames up to this one hold nothing any more: a snapshot took their place. */
+  readonly voidFrame: number;
 }
 
 /** The configuration entry that was applied last, or the bootstrap configuration. */
@@ -84,12 +88,37 @@ export interface DiskOptions {
   /** What a new file starts with. */
   bootstrap: Configuration;
   /** What a disk in memory holds at first: a {@linkcode Disk.copy}. */
-  image?: Uint8Array;
-  /** Space for the write-ahead log to take in advance, for when the disk is full. Default: none. */
-  reserveBytes?: number;
+  image?: Uint8Array | undefined;
+  /** What the journal of a disk in memory holds at first. */
+  segments?: SegmentsInMemory;
+  /** True for the copy of another replica's rows: it comes without a journal. */
+  isCopy?: boolean;
+  /** How large a segment of the journal gets. */
+  segmentBytes?: number;
+  /** How much of the log is applied until its rows should be committed. */
+  commitBytes?: number;
+  /** Space to take in advance, for when the disk is full. Default: none. */
+  reserve?: Reserve;
   /** Makes the checkpoints; the disk closes it. Default: commits make them. */
   helper?: CheckpointHelper;
 }
+
+/** Bytes that stand ready. */
+export interface Reserve {
+  /** For SQLite's write-ahead log. */
+  readonly walBytes: number;
+  readonly journalBytes: number;
+}
+
+const NO_START: LogStart = { index: 0, term: 0, frame: 0, voidFrame: 0 };
+
+/**
+ * The rows are committed when so much has been applied since: seldom enough that it costs little, and
+ * often enough that it takes few milliseconds and that a start has little to replay.
+ */
+const COMMIT_BYTES = 1024 * 1024;
+/** When so many times that waits, they are committed even while somebody waits. */
+const LATE_COMMITS = 8;
 
 const EMPTY_HARD_STATE: HardState = { term: 0, vote: null, commit: 0 };
 
@@ -104,20 +133,23 @@ export class Disk implements LogStorage, Rows {
   #db: DatabaseSync;
   #sql: Statements;
   #wal: WriteAheadLog;
-  readonly #wantedReserveBytes: number;
+  readonly #segments: Segments;
+  readonly #options: DiskOptions;
+  #journal: Journal;
   readonly #helper: CheckpointHelper | null;
   #hardState = EMPTY_HARD_STATE;
   #storeState: StoreState = EMPTY_STATE;
   #configuration: AppliedConfiguration;
-  #start: LogStart = { index: 0, term: 0 };
-  #lastIndex: Index = 0;
+  #start = NO_START;
   /** Names of the `state` rows that differ from the open transaction. */
   #stale = new Set<StateName>();
   /** Made anew whenever the file is read anew. */
   #events: Events;
   /** True if the open transaction holds anything at all, or should. */
-  #dirty = false;
-  #logBytes = 0;
+  #hasRows = false;
+  /** Of the log, since the last commit. */
+  #uncommittedBytes = 0;
+  #isCommitWanted = false;
 
   /**
    * Opens or creates the file.
@@ -129,17 +161,21 @@ export class Disk implements LogStorage, Rows {
     this.#path = options.path;
     this.#bootstrap = options.bootstrap;
     this.#configuration = { index: 0, configuration: options.bootstrap };
-    this.#wantedReserveBytes = options.reserveBytes ?? 0;
+    this.#options = options;
     const helper = this.#helper = options.helper ?? null;
+    this.#segments = options.segments ??
+      (options.isCopy || this.#path === ":memory:"
+        ? new SegmentsInMemory()
+        : new SegmentFiles(this.#path));
     const { db, sql, reserveBytes } = translate(
       this.#path,
-      () => openTables(this.#path, options),
+      () => this.#openTables(options.image),
     );
     this.#db = db;
     this.#sql = sql;
     this.#events = new Events(sql, this.#path);
     this.#wal = new WriteAheadLog(this.#path, { sql, reserveBytes, helper });
-    translate(this.#path, () => this.#load());
+    this.#journal = translate(this.#path, () => this.#load());
   }
 
   /** The file this disk lives in. */
@@ -154,33 +190,25 @@ export class Disk implements LogStorage, Rows {
   }
 
   get lastIndex(): Index {
-    return this.#lastIndex;
+    return this.#journal.lastIndex;
   }
 
   term(index: Index): Term {
     if (index === this.#start.index) return this.#start.term;
-    const row = translate(this.#path, () => this.#sql.logGet.get(index)) as
-      | LogRow
-      | undefined;
-    assert(
-      row !== undefined,
-      `No log entry ${index}: the log holds ${this.firstIndex} to ${this.#lastIndex}`,
-    );
-    // The whole row, for its checksum: a wrong term could win an election that it must lose.
-    return entryOf(row, this.#path).term;
+    return this.#journal.term(index);
   }
 
   entries(from: Index, to: Index, bytesMax: number): Entry[] {
     assert(
-      from >= this.firstIndex && to <= this.#lastIndex + 1,
-      `No log entries ${from} to ${to}: the log holds ${this.firstIndex} to ${this.#lastIndex}`,
+      from >= this.firstIndex && to <= this.lastIndex + 1,
+      `No log entries ${from} to ${to}: the log holds ${this.firstIndex} to ${this.lastIndex}`,
     );
     return translate(this.#path, () => {
       const entries: Entry[] = [];
       let bytes = 0;
-      for (const row of this.#sql.logRange.iterate(from, to)) {
-        const entry = entryOf(row as unknown as LogRow, this.#path);
-        bytes += entry.type === "batch" ? entry.data.length : 64;
+      for (let index = from; index < to; index++) {
+        const entry = this.#journal.entry(index);
+        bytes += entryBytes(entry);
         if (entries.length > 0 && bytes > bytesMax) break;
         entries.push(entry);
       }
@@ -188,26 +216,28 @@ export class Disk implements LogStorage, Rows {
     });
   }
 
-  /** Writes entries into the open transaction, first dropping everything from `truncateFrom` on. */
+  /** Adds entries to the log, first dropping everything from `truncateFrom` on. */
   appendEntries(entries: readonly Entry[], truncateFrom: Index | null): void {
-    translate(this.#path, () => {
-      if (truncateFrom !== null && truncateFrom <= this.#lastIndex) {
-        assert(
-          truncateFrom > this.#storeState.appliedIndex,
-          `Cannot cut the log at ${truncateFrom}: applied up to ${this.#storeState.appliedIndex}`,
-        );
-        this.#sql.logCut.run(truncateFrom);
-        this.#lastIndex = truncateFrom - 1;
-        this.#measureLog();
-      }
-      for (const entry of entries) this.#appendEntry(entry);
-      this.#dirty = true;
-    });
+    if (truncateFrom !== null && truncateFrom <= this.lastIndex) {
+      assert(
+        truncateFrom > this.#storeState.appliedIndex,
+        `Cannot cut the log at ${truncateFrom}: applied up to ${this.#storeState.appliedIndex}`,
+      );
+      this.#journal.cut(truncateFrom);
+    }
+    for (const entry of entries) {
+      assert(
+        entry.index === this.lastIndex + 1,
+        `Log entry ${entry.index} does not follow ${this.lastIndex}`,
+      );
+      this.#journal.append(entry);
+      this.#uncommittedBytes += entryBytes(entry);
+    }
   }
 
   /** Bytes of the entries in the log. */
   get logBytes(): number {
-    return this.#logBytes;
+    return this.#journal.bytes;
   }
 
   /** Drops entries up to and including `index` from the front of the log. */
@@ -216,10 +246,8 @@ export class Disk implements LogStorage, Rows {
       index >= this.#start.index && index <= this.#storeState.appliedIndex,
       `Cannot drop log entries up to ${index}: applied up to ${this.#storeState.appliedIndex}`,
     );
-    const term = this.term(index);
-    translate(this.#path, () => this.#sql.logDrop.run(index));
-    this.#measureLog();
-    this.#start = { index, term };
+    this.#start = { ...this.#start, index, term: this.term(index) };
+    this.#journal.drop(index);
     this.#touch("start");
   }
 
@@ -235,6 +263,7 @@ export class Disk implements LogStorage, Rows {
       `Term goes down: ${this.#hardState.term} to ${hardState.term}`,
     );
     this.#hardState = hardState;
+    this.#journal.saveHardState(hardState);
     this.#touch("hard");
   }
 
@@ -264,11 +293,11 @@ export class Disk implements LogStorage, Rows {
 
   appendEvent(row: EventRow): void {
     this.#events.append(row);
-    this.#dirty = true;
+    this.#hasRows = true;
     if (this.#events.isFull) this.writeDown();
   }
 
-  /** Gives SQLite the events that it has not yet. A commit does that too: better while nobody waits. */
+  /** Gives SQLite the events that it has not yet. */
   writeDown(): void {
     translate(this.#path, () => this.#events.writeDown());
   }
@@ -327,7 +356,7 @@ export class Disk implements LogStorage, Rows {
 
   #write(run: () => void): void {
     translate(this.#path, run);
-    this.#dirty = true;
+    this.#hasRows = true;
   }
 
   #rows<Columns>(all: StatementSync): Columns[] {
@@ -338,23 +367,56 @@ export class Disk implements LogStorage, Rows {
 
   /** True if something was written since the last commit. */
   get dirty(): boolean {
-    return this.#dirty;
+    return this.#hasRows || this.#journal.dirty;
+  }
+
+  /** True if log, term and vote are durable as they are. */
+  get isSynced(): boolean {
+    return !this.#journal.dirty;
   }
 
   /**
-   * Makes everything written so far durable, with one fsync.
+   * Makes log, term and vote durable, with one fsync.
    *
    * @throws {DkvError} if the disk refuses; the disk must not be used afterwards, since nobody
    * knows what it holds (raft-pitfalls P8).
    */
+  sync(): void {
+    translate(this.#path, () => this.#journal.sync());
+  }
+
+  /**
+   * Makes everything written so far durable.
+   *
+   * @throws {DkvError} as {@linkcode Disk.sync}
+   */
   commit(): void {
-    if (!this.#dirty) return;
+    this.sync();
+    if (!this.#hasRows) return;
     translate(this.#path, () => {
       this.#commitPending();
       this.#wal.limit();
       this.#sql.begin.run();
+      this.#journal.release(this.#start.index);
     });
-    this.#dirty = false;
+  }
+
+  /** Asks for the next {@linkcode Disk.tidy} to commit. */
+  commitSoon(): void {
+    if (this.dirty) this.#isCommitWanted = true;
+  }
+
+  /** True if so much waits for a commit that a start would have to replay for long. */
+  get isLate(): boolean {
+    return this.#uncommittedBytes >= LATE_COMMITS * this.#commitBytes;
+  }
+
+  /** Does what has to be done at some time, and is better done while nobody waits. */
+  tidy(): void {
+    this.writeDown();
+    translate(this.#path, () => this.#journal.reserve());
+    const isDue = this.#uncommittedBytes >= this.#commitBytes;
+    if (isDue || this.#isCommitWanted) this.commit();
   }
 
   /** Forgets what was not committed and reads the rest again: what a crash and a restart would do. */
@@ -362,25 +424,29 @@ export class Disk implements LogStorage, Rows {
     translate(this.#path, () => {
       if (this.#db.isTransaction) this.#sql.rollback.run();
       this.#sql.begin.run();
-      this.#load();
+      this.#journal.close();
+      if (this.#segments instanceof SegmentsInMemory) this.#segments.crash();
+      this.#journal = this.#load();
     });
   }
 
-  /** Commits and closes the file. */
+  /** Commits and closes the files. */
   close(): void {
     translate(this.#path, () => {
       this.commit();
       this.#helper?.close();
       this.#sql.commit.run();
       this.#db.close();
+      this.#journal.close();
     });
   }
 
-  /** Closes the file without committing: for a disk that failed. */
+  /** Closes the files without committing: for a disk that failed. */
   abandon(): void {
     try {
       this.#helper?.close();
       this.#db.close();
+      this.#journal.close();
     } catch {
       // The failure that led here has been reported; the process is about to end.
     }
@@ -392,30 +458,32 @@ export class Disk implements LogStorage, Rows {
   }
 
   /**
-   * True if the file cannot grow for lack of space. What is committed then stays in the write-ahead
-   * log, whose bytes on the disk were reserved when it was opened.
+   * True if a file cannot grow for lack of space. What is written then goes into space that was
+   * reserved in advance.
    */
   get full(): boolean {
-    return this.#wal.full;
+    return this.#wal.full || this.#journal.full;
   }
 
-  /** True if the file cannot grow and the reserve is nearly used up as well. */
+  /** True if no file can grow and a reserve is nearly used up as well. */
   get exhausted(): boolean {
-    return this.#wal.exhausted;
+    return this.#wal.exhausted || this.#journal.exhausted;
   }
 
-  /** After a disk was full: commits and tries to copy the write-ahead log into the file. */
+  /** After a disk was full: tries to take space again. */
   makeSpace(): void {
+    this.sync();
     translate(this.#path, () => {
       this.#commitPending();
       this.#wal.checkpoint();
       this.#sql.begin.run();
+      this.#journal.release(this.#start.index);
+      this.#journal.reserve();
     });
-    this.#dirty = false;
   }
 
   /**
-   * Reads every page and every row once, checksums included.
+   * Reads every page and every row once, checksums included. All of the journal was read at the start.
    *
    * @throws {DkvError} DATA_CORRUPT
    */
@@ -427,11 +495,6 @@ export class Disk implements LogStorage, Rows {
       >;
       if (report["quick_check"] !== "ok") {
         throw this.#corrupt(String(report["quick_check"]));
-      }
-      for (
-        const row of this.#sql.logRange.iterate(0, Number.MAX_SAFE_INTEGER)
-      ) {
-        entryOf(row as unknown as LogRow, this.#path);
       }
       for (const row of this.#sql.valueScan.iterate()) {
         checkValues(row as unknown as [number, number, Uint8Array], this.#path);
@@ -451,10 +514,11 @@ export class Disk implements LogStorage, Rows {
       "A disk in memory installs bytes, not files",
     );
     const hardState = this.#hardState;
+    const { frame } = this.#journal;
     translate(file, () => {
-      const incoming = new Disk({ path: file, bootstrap: this.#bootstrap });
+      const incoming = openCopy(file, this.#bootstrap);
       try {
-        incoming.#becomeSnapshot(meta, hardState);
+        incoming.#becomeSnapshot(meta, { hardState, frame });
       } finally {
         incoming.abandon();
       }
@@ -468,19 +532,18 @@ export class Disk implements LogStorage, Rows {
       removeIfPresent(`${this.#path}-shm`);
       Deno.renameSync(file, this.#path);
       syncFolder(this.#path);
-      const { db, sql, reserveBytes } = openTables(this.#path, {
-        reserveBytes: this.#wantedReserveBytes,
-      });
+      const { db, sql, reserveBytes } = this.#openTables();
       this.#db = db;
       this.#sql = sql;
       this.#wal = new WriteAheadLog(this.#path, { sql, reserveBytes, helper });
-      this.#load();
+      this.#loadRows();
+      this.#journal.restart(meta.index);
     });
   }
 
-  /** All that is committed, as bytes: what a disk in memory ships in place of a file. */
+  /** All rows that are committed, as bytes: what a disk in memory ships in place of a file. */
   copy(): Uint8Array {
-    assert(!this.#dirty, "Cannot copy what is not committed");
+    assert(!this.#hasRows, "Cannot copy what is not committed");
     return translate(this.#path, () => {
       this.#sql.commit.run();
       const image = imageOf(this.#db);
@@ -493,19 +556,17 @@ export class Disk implements LogStorage, Rows {
   installCopy(image: Uint8Array, meta: SnapshotMeta): void {
     assert(this.#path === ":memory:", "A disk on files installs files");
     const hardState = this.#hardState;
+    const { frame } = this.#journal;
     translate(this.#path, () => {
-      const incoming = new Disk({
-        path: this.#path,
-        bootstrap: this.#bootstrap,
-        image,
-      });
-      incoming.#becomeSnapshot(meta, hardState);
+      const incoming = openCopy(this.#path, this.#bootstrap, image);
+      incoming.#becomeSnapshot(meta, { hardState, frame });
       this.#db.close();
       this.#db = incoming.#db;
       this.#sql = incoming.#sql;
       this.#wal = incoming.#wal;
       this.#sql.begin.run();
-      this.#load();
+      this.#loadRows();
+      this.#journal.restart(meta.index);
     });
   }
 
@@ -516,7 +577,7 @@ export class Disk implements LogStorage, Rows {
    * @throws {DkvError} DATA_CORRUPT
    */
   static describe(file: string, bootstrap: Configuration): SnapshotMeta {
-    const disk = new Disk({ path: file, bootstrap });
+    const disk = openCopy(file, bootstrap);
     try {
       disk.verify();
       const { appliedIndex, appliedTerm } = disk.#storeState;
@@ -529,7 +590,10 @@ export class Disk implements LogStorage, Rows {
   }
 
   /** Turns a copy of another replica's file into this replica's own, with an empty log. */
-  #becomeSnapshot(meta: SnapshotMeta, hardState: HardState): void {
+  #becomeSnapshot(
+    meta: SnapshotMeta,
+    { hardState, frame }: { hardState: HardState; frame: number },
+  ): void {
     const { appliedIndex, appliedTerm } = this.#storeState;
     if (appliedIndex !== meta.index || appliedTerm !== meta.term) {
       throw new DkvError(
@@ -539,30 +603,51 @@ export class Disk implements LogStorage, Rows {
       );
     }
     this.verify();
-    this.#sql.logDrop.run(Number.MAX_SAFE_INTEGER);
-    this.#start = { index: meta.index, term: meta.term };
+    const { index, term } = meta;
+    this.#start = { index, term, frame, voidFrame: frame };
     this.#hardState = { ...hardState, commit: meta.index };
     for (const name of STATE_NAMES) this.#touch(name);
-    this.commit();
+    this.#saveRows();
     this.#leaveWal();
     if (this.#path !== ":memory:") syncFile(this.#path);
   }
 
   /** Folds the write-ahead log into the file, so that the file alone is the whole state. */
   #leaveWal(): void {
-    this.#sql.commit.run();
+    if (this.#db.isTransaction) this.#sql.commit.run();
     this.#db.exec("PRAGMA journal_mode=DELETE");
   }
 
   // ---------------------------------------------------------------- private
 
+  get #commitBytes(): number {
+    return this.#options.commitBytes ?? COMMIT_BYTES;
+  }
+
   #touch(name: StateName): void {
     this.#stale.add(name);
-    this.#dirty = true;
+    this.#hasRows = true;
+  }
+
+  #openTables(image?: Uint8Array): Tables {
+    const reserveBytes = this.#options.reserve?.walBytes;
+    return openTables(this.#path, { image, reserveBytes });
+  }
+
+  /** Ends the open transaction, which says what it has seen of the journal. All of that is durable. */
+  #commitPending(): void {
+    this.#start = { ...this.#start, frame: this.#journal.frame };
+    this.#touch("start");
+    // With the frames goes what they say of term and vote.
+    this.#touch("hard");
+    this.#saveRows();
+    this.#hasRows = false;
+    this.#uncommittedBytes = 0;
+    this.#isCommitWanted = false;
   }
 
   /** Writes down what is held back and ends the open transaction. */
-  #commitPending(): void {
+  #saveRows(): void {
     this.#events.writeDown();
     for (const name of this.#stale) {
       const data = JSON.stringify(this.#stateRow(name));
@@ -585,24 +670,41 @@ export class Disk implements LogStorage, Rows {
     }
   }
 
-  /** Reads what is held in memory from the committed rows. */
-  #load(): void {
-    this.#stale.clear();
-    this.#events = new Events(this.#sql, this.#path);
-    this.#dirty = false;
-    this.#hardState = this.#loadState("hard") ?? EMPTY_HARD_STATE;
-    this.#storeState = this.#loadState("store") ?? EMPTY_STATE;
-    this.#start = this.#loadState("start") ?? { index: 0, term: 0 };
-    this.#configuration = this.#loadState("configuration") ??
-      { index: 0, configuration: this.#bootstrap };
-    const last = this.#sql.logLast.get() as unknown as [number | null];
-    this.#lastIndex = last[0] ?? this.#start.index;
-    this.#measureLog();
-    if (this.#lastIndex < this.#storeState.appliedIndex) {
+  /** Reads what is held in memory from what is durable. */
+  #load(): Journal {
+    this.#loadRows();
+    const { index: start, frame, voidFrame } = this.#start;
+    const { isCopy = false, segmentBytes, reserve } = this.#options;
+    const journal = new Journal({
+      path: this.#path,
+      segments: this.#segments,
+      mark: isCopy
+        ? { start, frame: 0, voidFrame: 0 }
+        : { start, frame, voidFrame },
+      segmentBytes,
+      reserveBytes: reserve?.journalBytes,
+    });
+    this.#hardState = journal.hardState ?? this.#hardState;
+    const { appliedIndex } = this.#storeState;
+    if (!isCopy && journal.lastIndex < appliedIndex) {
       throw this.#corrupt(
-        `the log ends at ${this.#lastIndex}, the store is at ${this.#storeState.appliedIndex}`,
+        `the log ends at ${journal.lastIndex}, the store is at ${appliedIndex}`,
       );
     }
+    return journal;
+  }
+
+  #loadRows(): void {
+    this.#stale.clear();
+    this.#events = new Events(this.#sql, this.#path);
+    this.#hasRows = false;
+    this.#uncommittedBytes = 0;
+    this.#isCommitWanted = false;
+    this.#hardState = this.#loadState("hard") ?? EMPTY_HARD_STATE;
+    this.#storeState = this.#loadState("store") ?? EMPTY_STATE;
+    this.#start = this.#loadState("start") ?? NO_START;
+    this.#configuration = this.#loadState("configuration") ??
+      { index: 0, configuration: this.#bootstrap };
   }
 
   #loadState<T>(name: StateName): T | undefined {
@@ -616,22 +718,6 @@ export class Disk implements LogStorage, Rows {
     return JSON.parse(row[0]) as T;
   }
 
-  #appendEntry(entry: Entry): void {
-    assert(
-      entry.index === this.#lastIndex + 1,
-      `Log entry ${entry.index} does not follow ${this.#lastIndex}`,
-    );
-    const row = entryColumns(entry);
-    this.#sql.logInsert.run(...row);
-    this.#lastIndex = entry.index;
-    this.#logBytes += row[4].length;
-  }
-
-  #measureLog(): void {
-    const row = this.#sql.logBytes.get() as unknown as [number | null];
-    this.#logBytes = row[0] ?? 0;
-  }
-
   #pragma(name: string): number {
     const row = this.#db.prepare(`PRAGMA ${name}`).get();
     return Number(Object.values(row ?? {})[0] ?? 0);
@@ -640,6 +726,15 @@ export class Disk implements LogStorage, Rows {
   #corrupt(what: string): DkvError {
     return corruptError(this.#path, what);
   }
+}
+
+/** Opens a copy of another replica's rows. */
+function openCopy(
+  path: string,
+  bootstrap: Configuration,
+  image?: Uint8Array,
+): Disk {
+  return new Disk({ path, bootstrap, image, isCopy: true });
 }
 
 function isSameState(a: StoreState, b: StoreState): boolean {

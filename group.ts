@@ -120,10 +120,10 @@ export class Group {
   #ticks = 0;
   #hasSentEntries = false;
   #isClosed = false;
-  /** Messages that wait for this turn's commit. */
-  #afterCommit: Message[] = [];
+  /** Messages that wait for this turn's sync. */
+  #afterSync: Message[] = [];
   /** True if the core handed out something that must be durable before it goes on. */
-  #mustCommit = false;
+  #mustSync = false;
   /** The last entry handed out to the disk; `persisted` is reported up to here. */
   #written: { term: Term; index: Index };
   /** Committed entries that the core handed out and the store has not applied. */
@@ -457,7 +457,7 @@ export class Group {
           this.#written = this.#diskEnd();
         }
         if (this.#core.role !== "leader") this.#clock.received(effect.entries);
-        this.#mustCommit = true;
+        this.#mustSync = true;
         return;
       }
       case "send": {
@@ -468,7 +468,7 @@ export class Group {
         return this.#out.send(message);
       }
       case "sendAfterPersist":
-        this.#afterCommit.push(this.#asking(effect.message));
+        this.#afterSync.push(this.#asking(effect.message));
         return;
       case "apply":
         this.#committed = [...this.#committed, ...effect.entries];
@@ -524,24 +524,25 @@ export class Group {
   }
 
   get #hasToPersist(): boolean {
-    return this.#mustCommit || this.#afterCommit.length > 0;
+    return this.#mustSync || this.#afterSync.length > 0;
   }
 
   /** One fsync for everything the turn wrote; then what waited for it may leave. */
   #persist(): void {
     while (this.#hasToPersist) {
-      if (this.#mustCommit) {
-        this.#mustCommit = false;
-        this.#disk.commit();
+      if (this.#mustSync) {
+        this.#mustSync = false;
+        this.#disk.sync();
       }
-      const messages = this.#afterCommit;
-      this.#afterCommit = [];
+      const messages = this.#afterSync;
+      this.#afterSync = [];
       for (const message of messages) {
         if (!this.#isVoid(message)) this.#out.send(message);
       }
       this.#step({ type: "persisted", ...this.#written });
       this.#flush();
     }
+    if (this.#disk.isLate) this.#disk.commit();
   }
 
   /** A follower with watchers asks along with its acknowledgements. */
@@ -814,7 +815,7 @@ export class Group {
   /** Drops applied entries from the log, keeping some for followers that were away. */
   #dropLog(): void {
     this.#disk.saveStoreState(this.#store.state);
-    if (this.#disk.dirty) this.#mustCommit = true;
+    this.#disk.commitSoon();
     const { appliedIndex } = this.#store.state;
     const { firstIndex } = this.#core;
     const progress = this.#core.progress();

@@ -140,7 +140,10 @@ export class Node {
     this.#disk = new Disk({
       path: `${directory}/${GROUP}.db`,
       bootstrap,
-      reserveBytes: LIMITS.walReserveBytes,
+      reserve: {
+        walBytes: LIMITS.walReserveBytes,
+        journalBytes: LIMITS.journalReserveBytes,
+      },
       helper: new Checkpoints({
         onProblem: (error) => this.#fail(error),
         onLost: (reason) =>
@@ -342,9 +345,7 @@ export class Node {
   #tidySoon(): void {
     clearImmediate(this.#tidying);
     this.#tidying = setImmediate(() => {
-      this.#tidying = setImmediate(() =>
-        this.#try(() => this.#disk.writeDown())
-      );
+      this.#tidying = setImmediate(() => this.#try(() => this.#disk.tidy()));
     });
   }
 

@@ -9,16 +9,12 @@ import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { AssertionError, DkvError } from "./errors.ts";
 
 /** The version of the tables below. A file with another one is refused. */
-export const FORMAT = 2;
+export const FORMAT = 3;
 
 const SCHEMA = `
 CREATE TABLE IF NOT EXISTS state (
   name TEXT PRIMARY KEY, data TEXT NOT NULL, crc INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS log (
-  idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, type INTEGER NOT NULL,
-  crc INTEGER NOT NULL, data BLOB NOT NULL
-) STRICT;
 CREATE TABLE IF NOT EXISTS event (
   position INTEGER PRIMARY KEY, crc INTEGER NOT NULL, value_crc INTEGER NOT NULL,
   meta BLOB NOT NULL, value BLOB NOT NULL
@@ -175,15 +171,6 @@ function prepare(db: DatabaseSync) {
     walFrames: rows("PRAGMA wal_checkpoint(NOOP)"),
     stateGet: rows("SELECT data, crc FROM state WHERE name = ?"),
     statePut: db.prepare("INSERT OR REPLACE INTO state VALUES (?, ?, ?)"),
-    logInsert: db.prepare("INSERT INTO log VALUES (?, ?, ?, ?, ?)"),
-    logGet: rows("SELECT idx, term, type, crc, data FROM log WHERE idx = ?"),
-    logRange: rows(
-      "SELECT idx, term, type, crc, data FROM log WHERE idx >= ? AND idx < ? ORDER BY idx",
-    ),
-    logLast: rows("SELECT max(idx) FROM log"),
-    logBytes: rows("SELECT sum(length(data)) FROM log"),
-    logCut: db.prepare("DELETE FROM log WHERE idx >= ?"),
-    logDrop: db.prepare("DELETE FROM log WHERE idx <= ?"),
     eventInsert: db.prepare("INSERT INTO event VALUES (?, ?, ?, ?, ?)"),
     eventPut: db.prepare("INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?, ?)"),
     eventGet: rows(

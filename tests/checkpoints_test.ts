@@ -223,7 +223,7 @@ if (has(["read", "write", "mount"]) && !mayMount()) {
     const disk = new Disk({
       path,
       bootstrap: BOOTSTRAP,
-      reserveBytes: 8 * MIB,
+      reserve: { walBytes: 8 * MIB, journalBytes: 0 },
       helper: checkpoints,
     });
     disks.addBallast("a", 0);

@@ -39,8 +39,8 @@ const LAYERS: readonly (readonly string[])[] = [
   ["store"],
   ["watch", "tables"],
   // The disk and the network.
-  ["frame", "columns", "blocks", "writeahead"],
-  ["events"],
+  ["frame", "columns", "blocks", "writeahead", "journalframe", "segments"],
+  ["events", "journal"],
   ["disk", "channel", "handshake"],
   ["snapshot_worker", "checkpoints", "inbound"],
   ["snapshots", "checkpoint_worker"],

@@ -228,7 +228,7 @@ export class Cluster {
   #isIntact(machine: Machine, image: Uint8Array): boolean {
     const { configuration: bootstrap } = machine.disk.configuration;
     machine.guard(() =>
-      new Disk({ path: ":memory:", bootstrap, image }).verify()
+      new Disk({ path: ":memory:", bootstrap, image, isCopy: true }).verify()
     );
     return machine.isUp;
   }

@@ -9,6 +9,8 @@
 import { DatabaseSync } from "node:sqlite";
 import { assert } from "../../errors.ts";
 import { Disk } from "../../disk.ts";
+import { decodeFrame } from "../../journalframe.ts";
+import { SegmentsInMemory } from "../../segments.ts";
 import type { Position } from "../../log.ts";
 import type {
   Configuration,
@@ -31,8 +33,19 @@ export interface Held {
   readonly applied: Index;
 }
 
-/** Heard before and after each commit that has something to do; may throw to fail it. */
+/** Heard before and after each sync and each commit that has something to do; may throw to fail it. */
 export type CommitHook = (phase: "before" | "after") => void;
+
+/** All that a disk keeps over a crash. */
+export interface DiskImage {
+  readonly rows: Uint8Array;
+  readonly segments: SegmentsInMemory;
+}
+
+/** Small, so that many segments are begun, used up and used again. */
+const SEGMENT_BYTES = 16 * 1024;
+/** Small, so that crashes find rows that are behind the log by this and that much. */
+const COMMIT_BYTES = 2 * 1024;
 
 /** A disk that can fail. */
 export class SimDisk extends Disk {
@@ -43,15 +56,27 @@ export class SimDisk extends Disk {
   /** Heard of every entry that is written, with the one before it. */
   onAppend: (entry: Entry, before: Position) => void = () => {};
   onCommit: CommitHook = () => {};
+  /** Of its journal. */
+  readonly segments: SegmentsInMemory;
   /** What it holds need not be what was written. */
   readonly #isDamaged: boolean;
 
   /** Empty, or with the damaged image of a disk that held `held`. */
   constructor(
-    options: { bootstrap: Configuration; image?: Uint8Array; held?: Held },
+    options: { bootstrap: Configuration; image?: DiskImage; held?: Held },
   ) {
-    super({ path: ":memory:", ...options });
-    this.#isDamaged = options.held !== undefined;
+    const { bootstrap, image, held } = options;
+    const segments = image?.segments ?? new SegmentsInMemory();
+    super({
+      path: ":memory:",
+      bootstrap,
+      image: image?.rows,
+      segments,
+      segmentBytes: SEGMENT_BYTES,
+      commitBytes: COMMIT_BYTES,
+    });
+    this.segments = segments;
+    this.#isDamaged = held !== undefined;
     this.written = options.held ?? this.#read();
     this.durable = this.written;
   }
@@ -84,8 +109,26 @@ export class SimDisk extends Disk {
     };
   }
 
+  override sync(): void {
+    if (this.isSynced) return;
+    this.onCommit("before");
+    super.sync();
+    const { base, entries } = this.durable;
+    this.#becomeDurable({
+      ...this.durable,
+      hardState: this.hardState,
+      // The log begins where the last commit says.
+      entries: [
+        ...entries.slice(0, this.written.base.index - base.index),
+        ...this.written.entries,
+      ],
+    });
+    this.onCommit("after");
+  }
+
   override commit(): void {
     if (!this.dirty) return;
+    this.sync();
     this.onCommit("before");
     super.commit();
     this.written = {
@@ -93,14 +136,19 @@ export class SimDisk extends Disk {
       hardState: this.hardState,
       applied: this.storeState.appliedIndex,
     };
-    this.#becomeDurable();
+    this.#becomeDurable(this.written);
     this.onCommit("after");
   }
 
+  /** All that a crash would leave, as a copy. */
+  image(): DiskImage {
+    return { rows: this.copy(), segments: this.segments.copy() };
+  }
+
   /** A crash may come now: what is on disk must be a state to start from. */
-  #becomeDurable(): void {
+  #becomeDurable(held: Held): void {
     const { hardState: before } = this.durable;
-    this.durable = this.written;
+    this.durable = held;
     const { hardState } = this.durable;
     const last = lastOf(this.durable);
     must(
@@ -143,7 +191,7 @@ export class SimDisk extends Disk {
     this.onCommit("before");
     super.installCopy(image, meta);
     this.written = this.#read();
-    this.#becomeDurable();
+    this.#becomeDurable(this.written);
     this.onCommit("after");
   }
 
@@ -185,10 +233,6 @@ function show(held: Held): string {
 }
 
 const DAMAGES = [
-  "UPDATE log SET term = term + 1 WHERE idx = (SELECT max(idx) FROM log)",
-  "UPDATE log SET term = term + 1 WHERE idx = (SELECT idx FROM log ORDER BY idx LIMIT 1 OFFSET ?)",
-  "UPDATE log SET type = 1 - type WHERE type < 2 AND idx = (SELECT idx FROM log ORDER BY idx LIMIT 1 OFFSET ?)",
-  "UPDATE log SET data = CAST(data || x'00' AS BLOB) WHERE idx = (SELECT idx FROM log ORDER BY idx LIMIT 1 OFFSET ?)",
   "UPDATE event SET value = CAST(x'7f' || value AS BLOB) WHERE position = (SELECT position FROM event ORDER BY position DESC LIMIT 1 OFFSET ?)",
   "UPDATE event SET value_crc = 4294967295 - value_crc WHERE position = (SELECT position FROM event ORDER BY position DESC LIMIT 1 OFFSET ?)",
   "UPDATE event SET meta = CAST(meta || x'31' AS BLOB) WHERE position = (SELECT position FROM event ORDER BY position DESC LIMIT 1 OFFSET ?)",
@@ -197,17 +241,21 @@ const DAMAGES = [
   "UPDATE state SET data = replace(data, '1', '3')",
 ] as const;
 
-/** A copy of a disk with some bytes changed; null if the statement that was drawn met no row. */
+/** A copy of a disk with some bytes changed; null if what was drawn met nothing. */
 export function damage(
-  image: Uint8Array,
+  { rows, segments }: DiskImage,
   random: Random,
-): { image: Uint8Array; what: string } | null {
+): { image: DiskImage; what: string } | null {
+  if (random.chance(400)) {
+    const what = damageJournal(segments, random);
+    return what === null ? null : { image: { rows, segments }, what };
+  }
   const db = new DatabaseSync(":memory:");
   const serial = db as unknown as {
     serialize(): Uint8Array;
     deserialize(image: Uint8Array): void;
   };
-  serial.deserialize(image);
+  serial.deserialize(rows);
   const sql = random.pick(DAMAGES);
   const statement = db.prepare(sql);
   const { changes } = sql.includes("?")
@@ -215,5 +263,47 @@ export function damage(
     : statement.run();
   const damaged = serial.serialize();
   db.close();
-  return Number(changes) === 0 ? null : { image: damaged, what: sql };
+  if (Number(changes) === 0) return null;
+  return { image: { rows: damaged, segments }, what: sql };
+}
+
+/**
+ * Flips one bit of a frame. Not of the last one: had a crash interrupted it, it would look the same,
+ * and then nobody would have been told of it.
+ */
+function damageJournal(
+  segments: SegmentsInMemory,
+  random: Random,
+): string | null {
+  const frames = framesOf(segments);
+  const last = Math.max(...frames.map(({ frame }) => frame));
+  const others = frames.filter(({ frame }) => frame < last);
+  if (others.length === 0) return null;
+  const { number, frame, at, bytes } = random.pick(others);
+  const segment = segments.open(number);
+  const place = at + random.below(bytes);
+  const [byte = 0] = segment.read(place, 1);
+  segment.write(place, Uint8Array.of(byte ^ 1 << random.below(8)));
+  segment.sync();
+  return `a bit of frame ${frame} of the journal, the last is ${last}`;
+}
+
+/** Where frames are: those that are in force, and in spare segments what they held before. */
+function framesOf(segments: SegmentsInMemory) {
+  return segments.list().flatMap((number) => {
+    const segment = segments.open(number);
+    const bytes = segment.read(0, segment.bytes);
+    const found: {
+      number: number;
+      frame: number;
+      at: number;
+      bytes: number;
+    }[] = [];
+    let frame = decodeFrame(bytes, 0);
+    for (let at = 0; frame !== null; frame = decodeFrame(bytes, at)) {
+      found.push({ number, frame: frame.number, at, bytes: frame.bytes });
+      at += frame.bytes;
+    }
+    return found;
+  });
 }

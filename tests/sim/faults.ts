@@ -238,7 +238,7 @@ export class Faults {
       return machine.name;
     }
     host.crash(machine, "bits flip");
-    const damaged = damage(machine.disk.copy(), random);
+    const damaged = damage(machine.disk.image(), random);
     if (damaged === null) {
       this.restartAfter(machine, ELECTION_MS);
       return null;

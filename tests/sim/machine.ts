@@ -18,7 +18,7 @@ import type {
   Term,
 } from "../../message.ts";
 import type { Clock } from "./clock.ts";
-import { SimDisk } from "./disk.ts";
+import { type DiskImage, SimDisk } from "./disk.ts";
 import type { Random } from "./random.ts";
 import type { Trace } from "./trace.ts";
 
@@ -67,7 +67,7 @@ export class Machine {
   /** Something changed bytes on its disk. */
   isDamaged = false;
   /** The disk with those bytes; put in place at the next start. */
-  damagedImage: Uint8Array | null = null;
+  damagedImage: DiskImage | null = null;
   pausedUntilMs = 0;
   busyUntilMs = 0;
   /** How long the commits of the turn under way took. */
@@ -313,6 +313,8 @@ export class Machine {
     this.#host.beforeTurn(this);
     try {
       group.turn();
+      // While nobody waits: soon, or after many turns.
+      if (this.#random.chance(300)) this.disk.tidy();
     } catch (error) {
       this.#host.failed(this, error);
       return;

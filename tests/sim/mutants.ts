@@ -45,7 +45,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "group.ts",
     find: "this.#disk.appendEntries(effect.entries, effect.truncateFrom);",
     replace:
-      "this.#disk.appendEntries(effect.entries, effect.truncateFrom); this.#disk.commit();",
+      "this.#disk.appendEntries(effect.entries, effect.truncateFrom); this.#disk.sync();",
   },
   {
     name: "read-round-reused",
@@ -94,9 +94,9 @@ export const MUTANTS: readonly Mutant[] = [
     name: "failed-write-ignored",
     what: "a failed commit is taken for a good one [11]",
     file: "group.ts",
-    find: "this.#mustCommit = false;\n        this.#disk.commit();",
+    find: "this.#mustSync = false;\n        this.#disk.sync();",
     replace:
-      "this.#mustCommit = false;\n        try { this.#disk.commit(); } catch { /* ignored */ }",
+      "this.#mustSync = false;\n        try { this.#disk.sync(); } catch { /* ignored */ }",
   },
   {
     name: "applied-apart",
