@@ -3,23 +3,23 @@
  * the store's rows.
  *
  * ```text
- *   turn    append ─▶ journal ─ sync ─▶ votes and acknowledgements may leave
- *   apply   rows ─▶ the open transaction ············ COMMIT, once for many turns
+ *   turn    log, term, vote ─▶ journal ── sync ─▶ votes and acknowledgements may leave
+ *   apply   rows ─▶ the open transaction ···················· COMMIT, once for many turns
  * ```
  *
  * What is acknowledged is in the journal. What the store applied becomes durable with the next commit,
- * which also says how far it is; after a crash the log replays the rest. So a commit is never ahead
- * of the journal, and the journal keeps what the last commit does not have.
+ * along with how far that is; after a crash the log replays the rest. So no commit is ahead of the
+ * journal, and the journal keeps what the last commit does not have.
  *
- * Everything carries a checksum that is checked whenever it is read. Any error that comes out of
- * here is fatal to the node: it stops and reads its disk afresh at the next start.
+ * Any error that comes out of here is fatal to the node: it stops and reads its disk afresh at the
+ * next start.
  *
  * @module
  */
 
-import type { DatabaseSync, StatementSync } from "node:sqlite";
-import { crc32 } from "node:zlib";
 import { assert, DkvError } from "./errors.ts";
+import { Journal } from "./journal.ts";
+import { entryBytes, type LogStorage } from "./log.ts";
 import type {
   Configuration,
   Entry,
@@ -28,42 +28,11 @@ import type {
   SnapshotMeta,
   Term,
 } from "./message.ts";
-import { entryBytes, type LogStorage } from "./log.ts";
-import { checkValues } from "./blocks.ts";
-import { Journal } from "./journal.ts";
-import {
-  latin1Bytes,
-  type LeaseColumns,
-  leaseColumns,
-  leaseOf,
-  type SessionColumns,
-  sessionColumns,
-  sessionOf,
-  type UserColumns,
-  userColumns,
-  userOf,
-} from "./columns.ts";
-import { Events } from "./events.ts";
-import {
-  EMPTY_STATE,
-  type EventMeta,
-  type EventRow,
-  type LeaseRow,
-  type Rows,
-  type SessionRow,
-  type StoreState,
-  type UserRow,
-} from "./store.ts";
+import { RowFile } from "./rowfile.ts";
 import { SegmentFiles, type Segments, SegmentsInMemory } from "./segments.ts";
-import {
-  corruptError,
-  imageOf,
-  openTables,
-  type Statements,
-  type Tables,
-  translate,
-} from "./tables.ts";
-import { type CheckpointHelper, WriteAheadLog } from "./writeahead.ts";
+import { EMPTY_STATE, type StoreState } from "./store.ts";
+import { corruptError, translate } from "./tables.ts";
+import type { CheckpointHelper } from "./writeahead.ts";
 
 /** Where this replica's log begins, and which frames of its journal are older than the rows. */
 interface LogStart {
@@ -81,104 +50,84 @@ interface AppliedConfiguration {
   readonly configuration: Configuration;
 }
 
-/** How to open a {@linkcode Disk}. */
-export interface DiskOptions {
-  /** The file, or ":memory:" for a simulated disk that keeps what was committed. */
-  path: string;
-  /** What a new file starts with. */
-  bootstrap: Configuration;
-  /** What a disk in memory holds at first: a {@linkcode Disk.copy}. */
-  image?: Uint8Array | undefined;
-  /** What the journal of a disk in memory holds at first. */
-  segments?: SegmentsInMemory;
-  /** True for the copy of another replica's rows: it comes without a journal. */
-  isCopy?: boolean;
-  /** How large a segment of the journal gets. */
-  segmentBytes?: number;
-  /** How much of the log is applied until its rows should be committed. */
-  commitBytes?: number;
-  /** Space to take in advance, for when the disk is full. Default: none. */
-  reserve?: Reserve;
-  /** Makes the checkpoints; the disk closes it. Default: commits make them. */
-  helper?: CheckpointHelper;
-}
-
-/** Bytes that stand ready. */
+/** Bytes that stand ready for when the disk is full. */
 export interface Reserve {
   /** For SQLite's write-ahead log. */
   readonly walBytes: number;
   readonly journalBytes: number;
 }
 
-const NO_START: LogStart = { index: 0, term: 0, frame: 0, voidFrame: 0 };
-
-/**
- * The rows are committed when so much has been applied since: seldom enough that it costs little, and
- * often enough that it takes few milliseconds and that a start has little to replay.
- */
-const COMMIT_BYTES = 1024 * 1024;
-/** When so many times that waits, they are committed even while somebody waits. */
-const LATE_COMMITS = 8;
+/** How to open a {@linkcode Disk}. */
+export interface DiskOptions {
+  /** The file with the rows, or ":memory:" for a simulated disk that keeps what was made durable. */
+  readonly path: string;
+  /** What a new disk starts with. */
+  readonly bootstrap: Configuration;
+  /** The rows of a disk in memory at first: a {@linkcode Disk.copy}. */
+  readonly image?: Uint8Array | undefined;
+  /** The journal of a disk in memory. */
+  readonly segments?: SegmentsInMemory;
+  /** True for a copy of another replica's rows, which comes without a journal. */
+  readonly isCopy?: boolean;
+  /** How large a segment of the journal gets. */
+  readonly segmentBytes?: number;
+  /** How much of the log may be applied until its rows should be committed. */
+  readonly commitBytes?: number;
+  /** Default: none. */
+  readonly reserve?: Reserve;
+  /** Makes the checkpoints; the disk closes it. Default: commits make them. */
+  readonly helper?: CheckpointHelper;
+}
 
 const EMPTY_HARD_STATE: HardState = { term: 0, vote: null, commit: 0 };
-
-/** The rows of `state`, each a small JSON text. */
-const STATE_NAMES = ["hard", "store", "configuration", "start"] as const;
-type StateName = typeof STATE_NAMES[number];
+const EMPTY_START: LogStart = { index: 0, term: 0, frame: 0, voidFrame: 0 };
+/**
+ * Seldom enough that commits cost little, often enough that each takes few milliseconds and that a start
+ * has little to replay.
+ */
+const COMMIT_BYTES = 1024 * 1024;
+/** When so many times that waits, the rows are committed even while somebody waits. */
+const LATE_COMMITS = 8;
 
 /** The disk of one replica of one group. */
-export class Disk implements LogStorage, Rows {
-  readonly #path: string;
-  readonly #bootstrap: Configuration;
-  #db: DatabaseSync;
-  #sql: Statements;
-  #wal: WriteAheadLog;
-  readonly #segments: Segments;
+export class Disk implements LogStorage {
+  /** Where the store's rows are. */
+  readonly rows: RowFile;
   readonly #options: DiskOptions;
+  readonly #path: string;
+  readonly #segments: Segments;
+  readonly #commitBytes: number;
   #journal: Journal;
-  readonly #helper: CheckpointHelper | null;
   #hardState = EMPTY_HARD_STATE;
   #storeState: StoreState = EMPTY_STATE;
   #configuration: AppliedConfiguration;
-  #start = NO_START;
-  /** Names of the `state` rows that differ from the open transaction. */
-  #stale = new Set<StateName>();
-  /** Made anew whenever the file is read anew. */
-  #events: Events;
-  /** True if the open transaction holds anything at all, or should. */
-  #hasRows = false;
+  #start = EMPTY_START;
   /** Of the log, since the last commit. */
   #uncommittedBytes = 0;
   #isCommitWanted = false;
 
   /**
-   * Opens or creates the file.
+   * Opens or creates the files.
    *
-   * @throws {DkvError} DATA_CORRUPT if the file is damaged, DISK_FULL, or CONFIG_INVALID if
-   * another process has it open.
+   * @throws {DkvError} DATA_CORRUPT if they are damaged, DISK_FULL, or CONFIG_INVALID if
+   * another process has them open.
    */
   constructor(options: DiskOptions) {
-    this.#path = options.path;
-    this.#bootstrap = options.bootstrap;
-    this.#configuration = { index: 0, configuration: options.bootstrap };
+    const { path, image, helper, reserve, isCopy = false } = options;
     this.#options = options;
-    const helper = this.#helper = options.helper ?? null;
+    this.#path = path;
+    this.#commitBytes = options.commitBytes ?? COMMIT_BYTES;
+    this.#configuration = { index: 0, configuration: options.bootstrap };
+    const walReserveBytes = reserve?.walBytes;
+    this.rows = new RowFile({ path, image, walReserveBytes, helper });
     this.#segments = options.segments ??
-      (options.isCopy || this.#path === ":memory:"
+      (isCopy || path === ":memory:"
         ? new SegmentsInMemory()
-        : new SegmentFiles(this.#path));
-    const { db, sql, reserveBytes } = translate(
-      this.#path,
-      () => this.#openTables(options.image),
-    );
-    this.#db = db;
-    this.#sql = sql;
-    this.#events = new Events(sql, this.#path);
-    this.#wal = new WriteAheadLog(this.#path, { sql, reserveBytes, helper });
-    this.#journal = translate(this.#path, () => this.#load());
+        : new SegmentFiles(path));
+    this.#journal = this.#load();
   }
 
-  /** The file this disk lives in. */
+  /** The file with the rows. */
   get path(): string {
     return this.#path;
   }
@@ -203,17 +152,15 @@ export class Disk implements LogStorage, Rows {
       from >= this.firstIndex && to <= this.lastIndex + 1,
       `No log entries ${from} to ${to}: the log holds ${this.firstIndex} to ${this.lastIndex}`,
     );
-    return translate(this.#path, () => {
-      const entries: Entry[] = [];
-      let bytes = 0;
-      for (let index = from; index < to; index++) {
-        const entry = this.#journal.entry(index);
-        bytes += entryBytes(entry);
-        if (entries.length > 0 && bytes > bytesMax) break;
-        entries.push(entry);
-      }
-      return entries;
-    });
+    const entries: Entry[] = [];
+    let bytes = 0;
+    for (let index = from; index < to; index++) {
+      const entry = this.#run(() => this.#journal.entry(index));
+      bytes += entryBytes(entry);
+      if (entries.length > 0 && bytes > bytesMax) break;
+      entries.push(entry);
+    }
+    return entries;
   }
 
   /** Adds entries to the log, first dropping everything from `truncateFrom` on. */
@@ -248,7 +195,7 @@ export class Disk implements LogStorage, Rows {
     );
     this.#start = { ...this.#start, index, term: this.term(index) };
     this.#journal.drop(index);
-    this.#touch("start");
+    this.rows.save("start", this.#start);
   }
 
   // ---------------------------------------------------------------- state
@@ -264,7 +211,6 @@ export class Disk implements LogStorage, Rows {
     );
     this.#hardState = hardState;
     this.#journal.saveHardState(hardState);
-    this.#touch("hard");
   }
 
   get storeState(): StoreState {
@@ -276,7 +222,7 @@ export class Disk implements LogStorage, Rows {
     // A node that idles must not commit, and so sync, what has not changed.
     if (isSameState(state, this.#storeState)) return;
     this.#storeState = state;
-    this.#touch("store");
+    this.rows.save("store", state);
   }
 
   /** The last configuration that was applied; later ones stand in the log. */
@@ -286,88 +232,14 @@ export class Disk implements LogStorage, Rows {
 
   saveConfiguration(configuration: Configuration, index: Index): void {
     this.#configuration = { index, configuration };
-    this.#touch("configuration");
-  }
-
-  // ---------------------------------------------------------------- rows of the store
-
-  appendEvent(row: EventRow): void {
-    this.#events.append(row);
-    this.#hasRows = true;
-    if (this.#events.isFull) this.writeDown();
-  }
-
-  /** Gives SQLite the events that it has not yet. */
-  writeDown(): void {
-    translate(this.#path, () => this.#events.writeDown());
-  }
-
-  readEvent(position: number): EventRow {
-    return translate(this.#path, () => this.#events.read(position));
-  }
-
-  removeEvents(positions: readonly number[]): void {
-    if (positions.length === 0) return;
-    this.#write(() => this.#events.remove(positions));
-  }
-
-  scanEvents(from: number, limit: number): EventMeta[] {
-    return translate(this.#path, () => this.#events.scan(from, limit));
-  }
-
-  putLease(row: LeaseRow): void {
-    this.#write(() => this.#sql.leasePut.run(...leaseColumns(row)));
-  }
-
-  removeLease(lease: bigint): void {
-    this.#write(() => this.#sql.leaseRemove.run(lease.toString()));
-  }
-
-  leases(): LeaseRow[] {
-    return this.#rows<LeaseColumns>(this.#sql.leaseAll)
-      .map((row) => leaseOf(row, this.#path));
-  }
-
-  putSession(row: SessionRow): void {
-    this.#write(() => this.#sql.sessionPut.run(...sessionColumns(row)));
-  }
-
-  removeSession(client: string): void {
-    this.#write(() => this.#sql.sessionRemove.run(latin1Bytes(client)));
-  }
-
-  sessions(): SessionRow[] {
-    return this.#rows<SessionColumns>(this.#sql.sessionAll)
-      .map((row) => sessionOf(row, this.#path));
-  }
-
-  putUser(row: UserRow): void {
-    this.#write(() => this.#sql.userPut.run(...userColumns(row)));
-  }
-
-  removeUser({ kind, name }: Pick<UserRow, "kind" | "name">): void {
-    this.#write(() => this.#sql.userRemove.run(kind, latin1Bytes(name)));
-  }
-
-  users(): UserRow[] {
-    return this.#rows<UserColumns>(this.#sql.userAll)
-      .map((row) => userOf(row, this.#path));
-  }
-
-  #write(run: () => void): void {
-    translate(this.#path, run);
-    this.#hasRows = true;
-  }
-
-  #rows<Columns>(all: StatementSync): Columns[] {
-    return translate(this.#path, () => all.all()) as unknown as Columns[];
+    this.rows.save("configuration", this.#configuration);
   }
 
   // ---------------------------------------------------------------- durability
 
   /** True if something was written since the last commit. */
   get dirty(): boolean {
-    return this.#hasRows || this.#journal.dirty;
+    return this.rows.dirty || this.#journal.dirty;
   }
 
   /** True if log, term and vote are durable as they are. */
@@ -382,7 +254,7 @@ export class Disk implements LogStorage, Rows {
    * knows what it holds (raft-pitfalls P8).
    */
   sync(): void {
-    translate(this.#path, () => this.#journal.sync());
+    this.#run(() => this.#journal.sync());
   }
 
   /**
@@ -392,13 +264,10 @@ export class Disk implements LogStorage, Rows {
    */
   commit(): void {
     this.sync();
-    if (!this.#hasRows) return;
-    translate(this.#path, () => {
-      this.#commitPending();
-      this.#wal.limit();
-      this.#sql.begin.run();
-      this.#journal.release(this.#start.index);
-    });
+    if (!this.rows.dirty) return;
+    this.#markFrame();
+    this.rows.commit();
+    this.#committed();
   }
 
   /** Asks for the next {@linkcode Disk.tidy} to commit. */
@@ -413,261 +282,169 @@ export class Disk implements LogStorage, Rows {
 
   /** Does what has to be done at some time, and is better done while nobody waits. */
   tidy(): void {
-    this.writeDown();
-    translate(this.#path, () => this.#journal.reserve());
+    this.rows.writeDown();
+    this.#run(() => this.#journal.reserve());
     const isDue = this.#uncommittedBytes >= this.#commitBytes;
     if (isDue || this.#isCommitWanted) this.commit();
   }
 
-  /** Forgets what was not committed and reads the rest again: what a crash and a restart would do. */
+  /** Forgets what is not durable and reads the rest again: what a crash and a restart would do. */
   reopen(): void {
-    translate(this.#path, () => {
-      if (this.#db.isTransaction) this.#sql.rollback.run();
-      this.#sql.begin.run();
-      this.#journal.close();
-      if (this.#segments instanceof SegmentsInMemory) this.#segments.crash();
-      this.#journal = this.#load();
-    });
+    this.rows.rollback();
+    this.#journal.close();
+    if (this.#segments instanceof SegmentsInMemory) this.#segments.crash();
+    this.#journal = this.#load();
   }
 
   /** Commits and closes the files. */
   close(): void {
-    translate(this.#path, () => {
-      this.commit();
-      this.#helper?.close();
-      this.#sql.commit.run();
-      this.#db.close();
-      this.#journal.close();
-    });
+    this.commit();
+    this.rows.close();
+    this.#journal.close();
   }
 
   /** Closes the files without committing: for a disk that failed. */
   abandon(): void {
-    try {
-      this.#helper?.close();
-      this.#db.close();
-      this.#journal.close();
-    } catch {
-      // The failure that led here has been reported; the process is about to end.
-    }
+    this.rows.abandon();
+    this.#journal.abandon();
   }
 
-  /** Bytes of the file's pages, free ones included. */
+  /** Bytes of the rows' file, free pages included. */
   get bytes(): number {
-    return this.#pragma("page_count") * this.#pragma("page_size");
+    return this.rows.bytes;
   }
 
-  /**
-   * True if a file cannot grow for lack of space. What is written then goes into space that was
-   * reserved in advance.
-   */
+  /** True if a file cannot grow: what is written then goes into space that was reserved in advance. */
   get full(): boolean {
-    return this.#wal.full || this.#journal.full;
+    return this.rows.full || this.#journal.full;
   }
 
-  /** True if no file can grow and a reserve is nearly used up as well. */
+  /** True if a file cannot grow and its reserve is nearly used up as well. */
   get exhausted(): boolean {
-    return this.#wal.exhausted || this.#journal.exhausted;
+    return this.rows.exhausted || this.#journal.exhausted;
   }
 
-  /** After a disk was full: tries to take space again. */
+  /** After a disk was full: commits, and tries to take space again. */
   makeSpace(): void {
     this.sync();
-    translate(this.#path, () => {
-      this.#commitPending();
-      this.#wal.checkpoint();
-      this.#sql.begin.run();
-      this.#journal.release(this.#start.index);
-      this.#journal.reserve();
-    });
+    this.#markFrame();
+    this.rows.checkpoint();
+    this.#committed();
+    this.#run(() => this.#journal.reserve());
   }
 
   /**
-   * Reads every page and every row once, checksums included. All of the journal was read at the start.
+   * Reads every row once, checksums included; all of the journal was read when it was opened.
    *
    * @throws {DkvError} DATA_CORRUPT
    */
   verify(): void {
-    translate(this.#path, () => {
-      const report = this.#db.prepare("PRAGMA quick_check(1)").get() as Record<
-        string,
-        unknown
-      >;
-      if (report["quick_check"] !== "ok") {
-        throw this.#corrupt(String(report["quick_check"]));
-      }
-      for (const row of this.#sql.valueScan.iterate()) {
-        checkValues(row as unknown as [number, number, Uint8Array], this.#path);
-      }
-    });
+    this.rows.verify();
   }
 
   // ---------------------------------------------------------------- snapshots
 
   /**
    * Replaces everything by the state in `file`, keeping this replica's term and vote. The switch
-   * is one rename, so a crash leaves either the old state or the new one (raft-pitfalls S6).
+   * is one rename, so a crash leaves either the old state or the new one (raft-pitfalls S6): the new
+   * rows say that the old journal holds nothing.
    */
   installSnapshot(file: string, meta: SnapshotMeta): void {
     assert(
       this.#path !== ":memory:",
       "A disk in memory installs bytes, not files",
     );
-    const hardState = this.#hardState;
-    const { frame } = this.#journal;
-    translate(file, () => {
-      const incoming = openCopy(file, this.#bootstrap);
-      try {
-        incoming.#becomeSnapshot(meta, { hardState, frame });
-      } finally {
-        incoming.abandon();
-      }
-    });
-    const helper = this.#helper;
-    translate(this.#path, () => {
-      helper?.settle(); // Or it would have a file open that is gone.
-      this.#sql.commit.run();
-      this.#db.close();
-      removeIfPresent(`${this.#path}-wal`);
-      removeIfPresent(`${this.#path}-shm`);
-      Deno.renameSync(file, this.#path);
-      syncFolder(this.#path);
-      const { db, sql, reserveBytes } = this.#openTables();
-      this.#db = db;
-      this.#sql = sql;
-      this.#wal = new WriteAheadLog(this.#path, { sql, reserveBytes, helper });
-      this.#loadRows();
-      this.#journal.restart(meta.index);
-    });
+    const incoming = this.#openCopy({ path: file });
+    try {
+      incoming.#becomeSnapshot(meta, this);
+    } finally {
+      incoming.abandon();
+    }
+    this.#run(() => syncFile(file));
+    this.rows.replaceBy(file);
+    this.#restart();
   }
 
   /** All rows that are committed, as bytes: what a disk in memory ships in place of a file. */
   copy(): Uint8Array {
-    assert(!this.#hasRows, "Cannot copy what is not committed");
-    return translate(this.#path, () => {
-      this.#sql.commit.run();
-      const image = imageOf(this.#db);
-      this.#sql.begin.run();
-      return image;
-    });
+    return this.rows.image();
   }
 
   /** As {@linkcode installSnapshot}, for a disk in memory and the copy of another. */
   installCopy(image: Uint8Array, meta: SnapshotMeta): void {
     assert(this.#path === ":memory:", "A disk on files installs files");
-    const hardState = this.#hardState;
-    const { frame } = this.#journal;
-    translate(this.#path, () => {
-      const incoming = openCopy(this.#path, this.#bootstrap, image);
-      incoming.#becomeSnapshot(meta, { hardState, frame });
-      this.#db.close();
-      this.#db = incoming.#db;
-      this.#sql = incoming.#sql;
-      this.#wal = incoming.#wal;
-      this.#sql.begin.run();
-      this.#loadRows();
-      this.#journal.restart(meta.index);
-    });
+    const incoming = this.#openCopy({ path: this.#path, image });
+    incoming.#becomeSnapshot(meta, this);
+    this.rows.become(incoming.rows);
+    this.#restart();
   }
 
   /**
-   * Reads all of a copy of a disk's file, and says which state it holds. Damage must be found here:
+   * Reads all of a copy of a disk's rows, and says which state it holds. Damage must be found here:
    * it would end every replica that the copy is sent to.
    *
    * @throws {DkvError} DATA_CORRUPT
    */
   static describe(file: string, bootstrap: Configuration): SnapshotMeta {
-    const disk = openCopy(file, bootstrap);
+    const disk = new Disk({ path: file, bootstrap, isCopy: true });
     try {
       disk.verify();
       const { appliedIndex, appliedTerm } = disk.#storeState;
       const configuration = disk.#configuration.configuration;
-      disk.#leaveWal();
+      disk.rows.fold();
       return { index: appliedIndex, term: appliedTerm, configuration };
     } finally {
       disk.abandon();
     }
   }
 
-  /** Turns a copy of another replica's file into this replica's own, with an empty log. */
-  #becomeSnapshot(
-    meta: SnapshotMeta,
-    { hardState, frame }: { hardState: HardState; frame: number },
-  ): void {
+  // ---------------------------------------------------------------- private
+
+  #run<T>(run: () => T): T {
+    return translate(this.#path, run);
+  }
+
+  /** What is committed next has seen all of the journal, which is durable. */
+  #markFrame(): void {
+    this.#start = { ...this.#start, frame: this.#journal.frame };
+    this.rows.save("start", this.#start);
+    this.rows.save("hard", this.#hardState);
+  }
+
+  #committed(): void {
+    this.#uncommittedBytes = 0;
+    this.#isCommitWanted = false;
+    this.#run(() => this.#journal.release(this.#start.index));
+  }
+
+  #openCopy({ path, image }: { path: string; image?: Uint8Array }): Disk {
+    const { bootstrap } = this.#options;
+    return new Disk({ path, bootstrap, image, isCopy: true });
+  }
+
+  /** Turns a copy of another replica's rows into those of this one, after all that it has written. */
+  #becomeSnapshot(meta: SnapshotMeta, own: Disk): void {
     const { appliedIndex, appliedTerm } = this.#storeState;
-    if (appliedIndex !== meta.index || appliedTerm !== meta.term) {
+    const { index, term } = meta;
+    if (appliedIndex !== index || appliedTerm !== term) {
       throw new DkvError(
         "DATA_CORRUPT",
         `The snapshot holds the state at index ${appliedIndex} of term ${appliedTerm}, ` +
-          `not ${meta.index} of term ${meta.term} as announced`,
+          `not ${index} of term ${term} as announced`,
       );
     }
     this.verify();
-    const { index, term } = meta;
-    this.#start = { index, term, frame, voidFrame: frame };
-    this.#hardState = { ...hardState, commit: meta.index };
-    for (const name of STATE_NAMES) this.#touch(name);
-    this.#saveRows();
-    this.#leaveWal();
-    if (this.#path !== ":memory:") syncFile(this.#path);
+    const { frame } = own.#journal;
+    this.rows.save("start", { index, term, frame, voidFrame: frame });
+    this.rows.save("hard", { ...own.#hardState, commit: index });
+    this.rows.save("configuration", this.#configuration);
+    this.rows.fold();
   }
 
-  /** Folds the write-ahead log into the file, so that the file alone is the whole state. */
-  #leaveWal(): void {
-    if (this.#db.isTransaction) this.#sql.commit.run();
-    this.#db.exec("PRAGMA journal_mode=DELETE");
-  }
-
-  // ---------------------------------------------------------------- private
-
-  get #commitBytes(): number {
-    return this.#options.commitBytes ?? COMMIT_BYTES;
-  }
-
-  #touch(name: StateName): void {
-    this.#stale.add(name);
-    this.#hasRows = true;
-  }
-
-  #openTables(image?: Uint8Array): Tables {
-    const reserveBytes = this.#options.reserve?.walBytes;
-    return openTables(this.#path, { image, reserveBytes });
-  }
-
-  /** Ends the open transaction, which says what it has seen of the journal. All of that is durable. */
-  #commitPending(): void {
-    this.#start = { ...this.#start, frame: this.#journal.frame };
-    this.#touch("start");
-    // With the frames goes what they say of term and vote.
-    this.#touch("hard");
-    this.#saveRows();
-    this.#hasRows = false;
-    this.#uncommittedBytes = 0;
-    this.#isCommitWanted = false;
-  }
-
-  /** Writes down what is held back and ends the open transaction. */
-  #saveRows(): void {
-    this.#events.writeDown();
-    for (const name of this.#stale) {
-      const data = JSON.stringify(this.#stateRow(name));
-      this.#sql.statePut.run(name, data, crc32(data));
-    }
-    this.#stale.clear();
-    this.#sql.commit.run();
-  }
-
-  #stateRow(name: StateName): unknown {
-    switch (name) {
-      case "hard":
-        return this.#hardState;
-      case "store":
-        return this.#storeState;
-      case "configuration":
-        return this.#configuration;
-      case "start":
-        return this.#start;
-    }
+  /** Goes on from other rows, to which nothing in the journal belongs. */
+  #restart(): void {
+    this.#loadRows();
+    this.#journal.restart(this.#start.index);
   }
 
   /** Reads what is held in memory from what is durable. */
@@ -675,19 +452,22 @@ export class Disk implements LogStorage, Rows {
     this.#loadRows();
     const { index: start, frame, voidFrame } = this.#start;
     const { isCopy = false, segmentBytes, reserve } = this.#options;
-    const journal = new Journal({
-      path: this.#path,
-      segments: this.#segments,
-      mark: isCopy
-        ? { start, frame: 0, voidFrame: 0 }
-        : { start, frame, voidFrame },
-      segmentBytes,
-      reserveBytes: reserve?.journalBytes,
-    });
+    const journal = this.#run(() =>
+      new Journal({
+        path: this.#path,
+        segments: this.#segments,
+        mark: isCopy
+          ? { start, frame: 0, voidFrame: 0 }
+          : { start, frame, voidFrame },
+        segmentBytes,
+        reserveBytes: reserve?.journalBytes,
+      })
+    );
     this.#hardState = journal.hardState ?? this.#hardState;
     const { appliedIndex } = this.#storeState;
     if (!isCopy && journal.lastIndex < appliedIndex) {
-      throw this.#corrupt(
+      throw corruptError(
+        this.#path,
         `the log ends at ${journal.lastIndex}, the store is at ${appliedIndex}`,
       );
     }
@@ -695,46 +475,15 @@ export class Disk implements LogStorage, Rows {
   }
 
   #loadRows(): void {
-    this.#stale.clear();
-    this.#events = new Events(this.#sql, this.#path);
-    this.#hasRows = false;
+    const { bootstrap } = this.#options;
     this.#uncommittedBytes = 0;
     this.#isCommitWanted = false;
-    this.#hardState = this.#loadState("hard") ?? EMPTY_HARD_STATE;
-    this.#storeState = this.#loadState("store") ?? EMPTY_STATE;
-    this.#start = this.#loadState("start") ?? NO_START;
-    this.#configuration = this.#loadState("configuration") ??
-      { index: 0, configuration: this.#bootstrap };
+    this.#hardState = this.rows.saved("hard") ?? EMPTY_HARD_STATE;
+    this.#storeState = this.rows.saved("store") ?? EMPTY_STATE;
+    this.#start = this.rows.saved("start") ?? EMPTY_START;
+    this.#configuration = this.rows.saved("configuration") ??
+      { index: 0, configuration: bootstrap };
   }
-
-  #loadState<T>(name: StateName): T | undefined {
-    const row = this.#sql.stateGet.get(name) as unknown as
-      | [string, number]
-      | undefined;
-    if (row === undefined) return undefined;
-    if (crc32(row[0]) !== row[1]) {
-      throw this.#corrupt(`state row "${name}" fails its checksum`);
-    }
-    return JSON.parse(row[0]) as T;
-  }
-
-  #pragma(name: string): number {
-    const row = this.#db.prepare(`PRAGMA ${name}`).get();
-    return Number(Object.values(row ?? {})[0] ?? 0);
-  }
-
-  #corrupt(what: string): DkvError {
-    return corruptError(this.#path, what);
-  }
-}
-
-/** Opens a copy of another replica's rows. */
-function openCopy(
-  path: string,
-  bootstrap: Configuration,
-  image?: Uint8Array,
-): Disk {
-  return new Disk({ path, bootstrap, image, isCopy: true });
 }
 
 function isSameState(a: StoreState, b: StoreState): boolean {
@@ -742,23 +491,8 @@ function isSameState(a: StoreState, b: StoreState): boolean {
   return names.every((name) => a[name] === b[name]);
 }
 
-function removeIfPresent(path: string): void {
-  try {
-    Deno.removeSync(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
-}
-
 /** Makes a file's bytes durable. */
 function syncFile(path: string): void {
   using file = Deno.openSync(path, { read: true, write: true });
   file.syncSync();
-}
-
-/** Makes a file's name durable: a rename is only on disk once its folder is (raft-pitfalls P9). */
-function syncFolder(path: string): void {
-  const slash = path.lastIndexOf("/");
-  using folder = Deno.openSync(slash > 0 ? path.slice(0, slash) : ".");
-  folder.syncSync();
 }

@@ -174,7 +174,7 @@ export class Group {
       // Answers to an earlier start of this node must not confirm reads of this one.
       firstId: (options.origin % 2 ** 20) * 2 ** 32,
     });
-    this.#store = Store.load(disk, disk.storeState, LIMITS);
+    this.#store = Store.load(disk.rows, disk.storeState, LIMITS);
     this.#watchers = new Watchers(this.#store, { ...LIMITS, ...settings });
     this.#appliedTerm = disk.storeState.appliedTerm;
     this.#written = { term: disk.term(disk.lastIndex), index: disk.lastIndex };
@@ -698,7 +698,7 @@ export class Group {
       term: meta.term,
     });
     this.#out.installSnapshot(this.#disk, meta);
-    this.#store = Store.load(this.#disk, this.#disk.storeState, LIMITS);
+    this.#store = Store.load(this.#disk.rows, this.#disk.storeState, LIMITS);
     assert(
       this.#store.state.appliedIndex === meta.index,
       `The installed snapshot is at ${this.#store.state.appliedIndex}, expected ${meta.index}`,

@@ -271,6 +271,15 @@ export class Journal {
     return this.#isFull && this.#aheadBytes < MARGIN_BYTES;
   }
 
+  /** As {@linkcode Journal.close}, for a disk that failed. */
+  abandon(): void {
+    try {
+      this.close();
+    } catch {
+      // The failure that led here has been reported; the process is about to end.
+    }
+  }
+
   close(): void {
     for (const { segment } of [...this.#live, ...this.#spares]) segment.close();
   }

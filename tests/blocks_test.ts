@@ -182,7 +182,7 @@ Deno.test("blocks: a disk gives its events as a list would", () => {
               lease: 0n,
               value: new Uint8Array(bytes).fill(next),
             };
-            disk.appendEvent(row);
+            disk.rows.appendEvent(row);
             held.push(row);
           }
         } else if (kind === "commit") {
@@ -194,21 +194,26 @@ Deno.test("blocks: a disk gives its events as a list would", () => {
         } else if (kind === "scan") {
           const from = one?.position ?? at;
           assertEquals<unknown>(
-            disk.scanEvents(from, count),
+            disk.rows.scanEvents(from, count),
             held.filter(({ position }) => position >= from).slice(0, count)
               .map(metaOf),
           );
         } else if (one !== undefined && kind === "read") {
-          assertEquals(plain(disk.readEvent(one.position)), plain(one));
+          assertEquals(plain(disk.rows.readEvent(one.position)), plain(one));
         } else if (one !== undefined) {
           const gone = held.filter((_, i) => i % (1 + at % 4) === 0)
             .slice(0, count);
-          disk.removeEvents(gone.toReversed().map(({ position }) => position));
+          disk.rows.removeEvents(
+            gone.toReversed().map(({ position }) => position),
+          );
           held = held.filter((row) => !gone.includes(row));
-          assertThrows(() => disk.readEvent(gone[0]!.position), DkvError);
+          assertThrows(() => disk.rows.readEvent(gone[0]!.position), DkvError);
         }
       }
-      assertEquals<unknown>(disk.scanEvents(0, Infinity), held.map(metaOf));
+      assertEquals<unknown>(
+        disk.rows.scanEvents(0, Infinity),
+        held.map(metaOf),
+      );
       disk.abandon();
     }),
     runs(60),

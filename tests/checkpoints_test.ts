@@ -1,19 +1,13 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Checkpoints } from "../checkpoints.ts";
-import { Disk } from "../disk.ts";
 import type { DkvError } from "../errors.ts";
+import { RowFile } from "../rowfile.ts";
 import { eventually } from "./cluster.ts";
 import { has, needs, tempDir } from "./needs.ts";
+import { commitRow, countOf } from "./rowfiles.ts";
 import { mayMount, SmallDisks } from "./small_disks.ts";
 
 const MIB = 1024 * 1024;
-const BOOTSTRAP = {
-  voters: ["a", "b", "c"],
-  votersOutgoing: [],
-  learners: [],
-  learnersNext: [],
-};
-
 /** Real checkpoints, and what they tell of. */
 function observed(startWorker?: () => Worker) {
   const problems: DkvError[] = [];
@@ -26,17 +20,14 @@ function observed(startWorker?: () => Worker) {
   return { checkpoints, problems, lost };
 }
 
-function commit(disk: Disk, bytes = 8000): void {
-  const index = disk.lastIndex + 1;
-  const data = crypto.getRandomValues(new Uint8Array(bytes));
-  disk.appendEntries([{ index, term: 1, type: "batch", data }], null);
-  disk.commit();
+function commit(rows: RowFile): void {
+  commitRow(rows, 8000);
 }
 
 /** Its size says when: a part of the log. */
-function commitUntilBegun(disk: Disk, checkpoints: Checkpoints): void {
+function commitUntilBegun(rows: RowFile, checkpoints: Checkpoints): void {
   assertEquals(checkpoints.state, "idle");
-  while (checkpoints.state === "idle") commit(disk);
+  while (checkpoints.state === "idle") commit(rows);
 }
 
 async function idle(checkpoints: Checkpoints): Promise<void> {
@@ -59,19 +50,19 @@ needs(
     await using dir = await tempDir();
     const path = `${dir.path}/group.db`;
     const { checkpoints, problems } = observed();
-    const disk = new Disk({ path, bootstrap: BOOTSTRAP, helper: checkpoints });
-    commitUntilBegun(disk, checkpoints);
+    const rows = new RowFile({ path, helper: checkpoints });
+    commitUntilBegun(rows, checkpoints);
     await idle(checkpoints);
     assertEquals(checkpoints.state, "idle");
     const { log, checkpointed } = await framesOf(path);
     assert(checkpointed > 0, `${checkpointed} of ${log} frames`);
     assertEquals(log, checkpointed, "nothing was committed since");
     assertEquals(problems, []);
-    const { lastIndex } = disk;
-    disk.close();
+    const count = countOf(rows);
+    rows.close();
     assertEquals(checkpoints.state, "absent");
-    const again = new Disk({ path, bootstrap: BOOTSTRAP });
-    assertEquals(again.lastIndex, lastIndex);
+    const again = new RowFile({ path });
+    assertEquals(countOf(again), count);
     again.close();
   },
 );
@@ -83,13 +74,13 @@ needs(
     await using dir = await tempDir();
     const path = `${dir.path}/group.db`;
     const { checkpoints } = observed();
-    const disk = new Disk({ path, bootstrap: BOOTSTRAP, helper: checkpoints });
+    const rows = new RowFile({ path, helper: checkpoints });
     let working = 0;
     let framesBefore = 0;
     let isAnew = false;
     for (let copies = 0; copies < 2000; copies++) {
       if (working >= 5 && isAnew) break;
-      commit(disk);
+      commit(rows);
       const copy = `${dir.path}/copy.db`;
       // What a process that dies now leaves behind. The worker writes into the first file alone.
       Deno.copyFileSync(path, copy);
@@ -98,14 +89,14 @@ needs(
       const { log } = await framesOf(path);
       isAnew ||= log < framesBefore;
       framesBefore = log;
-      const after = new Disk({ path: copy, bootstrap: BOOTSTRAP });
-      assertEquals(after.lastIndex, disk.lastIndex);
+      const after = new RowFile({ path: copy });
+      assertEquals(countOf(after), countOf(rows));
       after.verify();
       after.abandon();
     }
     assert(working >= 5, `${working} copies while the worker was at work`);
     assert(isAnew, "the log never began anew");
-    disk.close();
+    rows.close();
   },
 );
 
@@ -117,18 +108,17 @@ needs(
     for (const end of ["close", "abandon"] as const) {
       const path = `${dir.path}/${end}.db`;
       const { checkpoints, lost, problems } = observed();
-      const disk = new Disk({
+      const rows = new RowFile({
         path,
-        bootstrap: BOOTSTRAP,
         helper: checkpoints,
       });
-      commitUntilBegun(disk, checkpoints);
+      commitUntilBegun(rows, checkpoints);
       // Its worker has hardly started.
-      const { lastIndex } = disk;
-      disk[end]();
+      const count = countOf(rows);
+      rows[end]();
       assertEquals(checkpoints.state, "absent");
-      const again = new Disk({ path, bootstrap: BOOTSTRAP });
-      assertEquals(again.lastIndex, lastIndex);
+      const again = new RowFile({ path });
+      assertEquals(countOf(again), count);
       again.verify();
       again.close();
       assertEquals([lost, problems], [[], []]);
@@ -198,15 +188,15 @@ needs(
         type: "module",
       })
     );
-    const disk = new Disk({ path, bootstrap: BOOTSTRAP, helper: checkpoints });
-    commitUntilBegun(disk, checkpoints);
+    const rows = new RowFile({ path, helper: checkpoints });
+    commitUntilBegun(rows, checkpoints);
     await eventually("it is told", () => lost.length > 0);
     assertStringIncludes(lost[0] ?? "", "no worker");
     assertEquals([checkpoints.state, problems], ["absent", []]);
     const { size } = Deno.statSync(path);
-    for (let commits = 0; commits < 200; commits++) commit(disk);
+    for (let commits = 0; commits < 200; commits++) commit(rows);
     assert(Deno.statSync(path).size > size + MIB / 2);
-    disk.close();
+    rows.close();
   },
 );
 
@@ -220,31 +210,30 @@ if (has(["read", "write", "mount"]) && !mayMount()) {
     await Deno.mkdir(disks.dataDir("a"));
     const path = `${disks.dataDir("a")}/group.db`;
     const { checkpoints, problems } = observed();
-    const disk = new Disk({
+    const rows = new RowFile({
       path,
-      bootstrap: BOOTSTRAP,
-      reserve: { walBytes: 8 * MIB, journalBytes: 0 },
+      walReserveBytes: 8 * MIB,
       helper: checkpoints,
     });
     disks.addBallast("a", 0);
-    commitUntilBegun(disk, checkpoints);
+    commitUntilBegun(rows, checkpoints);
     await idle(checkpoints);
-    assertEquals([checkpoints.state, disk.full], ["failed", false]);
-    commit(disk);
-    assertEquals([checkpoints.state, disk.full], ["idle", true]);
+    assertEquals([checkpoints.state, rows.full], ["failed", false]);
+    commit(rows);
+    assertEquals([checkpoints.state, rows.full], ["idle", true]);
     // It is not asked again before there is space, and commits go on in the reserve.
-    for (let commits = 0; commits < 200; commits++) commit(disk);
-    assertEquals([checkpoints.state, disk.exhausted], ["idle", false]);
+    for (let commits = 0; commits < 200; commits++) commit(rows);
+    assertEquals([checkpoints.state, rows.exhausted], ["idle", false]);
     disks.dropBallast("a");
-    disk.makeSpace();
-    assertEquals(disk.full, false);
-    commitUntilBegun(disk, checkpoints);
+    rows.checkpoint();
+    assertEquals(rows.full, false);
+    commitUntilBegun(rows, checkpoints);
     await idle(checkpoints);
     assertEquals([checkpoints.state, problems], ["idle", []]);
-    const { lastIndex } = disk;
-    disk.close();
-    const again = new Disk({ path, bootstrap: BOOTSTRAP });
-    assertEquals(again.lastIndex, lastIndex);
+    const count = countOf(rows);
+    rows.close();
+    const again = new RowFile({ path });
+    assertEquals(countOf(again), count);
     again.close();
   });
 }

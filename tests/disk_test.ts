@@ -73,11 +73,11 @@ Deno.test("Disk forgets on reopen what was not committed (raft-pitfalls P1)", ()
   disk.commit();
   disk.appendEntries([batch(2)], null);
   disk.saveHardState({ term: 4, vote: null, commit: 1 });
-  disk.appendEvent(event(1));
+  disk.rows.appendEvent(event(1));
   disk.reopen();
   assertEquals(disk.lastIndex, 1);
   assertEquals(disk.hardState, { term: 3, vote: "b", commit: 0 });
-  assertEquals(disk.scanEvents(0, 10), []);
+  assertEquals(disk.rows.scanEvents(0, 10), []);
 });
 
 Deno.test("Disk keeps log, term and vote with a sync, and rows with a commit", () => {
@@ -89,10 +89,10 @@ Deno.test("Disk keeps log, term and vote with a sync, and rows with a commit", (
   });
   disk.appendEntries([batch(1), batch(2)], null);
   disk.saveHardState({ term: 1, vote: "a", commit: 1 });
-  disk.appendEvent(event(1));
+  disk.rows.appendEvent(event(1));
   disk.saveStoreState(applied(1));
   disk.commit();
-  disk.appendEvent(event(2));
+  disk.rows.appendEvent(event(2));
   disk.saveStoreState(applied(2));
   disk.dropEntries(1);
   disk.appendEntries([batch(3)], null);
@@ -107,7 +107,9 @@ Deno.test("Disk keeps log, term and vote with a sync, and rows with a commit", (
     assertEquals([disk.firstIndex, disk.lastIndex], [1, 3]);
     assertEquals(disk.entries(1, 4, Infinity).length, 3);
     assertEquals(disk.storeState.appliedIndex, 1);
-    assertEquals(disk.scanEvents(0, 10).map(({ position }) => position), [1]);
+    assertEquals(disk.rows.scanEvents(0, 10).map(({ position }) => position), [
+      1,
+    ]);
     // A commit takes over what only the journal knew so far.
     disk.saveStoreState({ ...applied(1), revision: 7 + starts });
     disk.commit();
@@ -122,7 +124,7 @@ Deno.test("Disk commits its rows when enough of the log is behind them", () => {
   });
   const write = (index: number) => {
     disk.appendEntries([batch(index, 1, "x".repeat(100))], null);
-    disk.appendEvent(event(index));
+    disk.rows.appendEvent(event(index));
     disk.sync();
   };
   let index = 0;
@@ -149,19 +151,19 @@ Deno.test("Disk shows every event at once, however many were appended, and keeps
   for (const count of [1, 3, 4, 15, 16, 17, 37]) {
     const positions = Array.from({ length: count }, (_, at) => at + 1);
     const fill = (disk: Disk) => {
-      for (const position of positions) disk.appendEvent(event(position));
+      for (const position of positions) disk.rows.appendEvent(event(position));
       return disk;
     };
     const scanned = (disk: Disk) =>
-      disk.scanEvents(0, 100).map(({ position }) => position);
+      disk.rows.scanEvents(0, 100).map(({ position }) => position);
     assertEquals(scanned(fill(inMemory())), positions);
-    assertEquals(fill(inMemory()).readEvent(count), event(count));
+    assertEquals(fill(inMemory()).rows.readEvent(count), event(count));
     const thinned = fill(inMemory());
-    thinned.removeEvents([count]);
+    thinned.rows.removeEvents([count]);
     assertEquals(scanned(thinned), positions.slice(0, -1));
     const committed = fill(inMemory());
     committed.commit();
-    committed.appendEvent(event(count + 1));
+    committed.rows.appendEvent(event(count + 1));
     committed.reopen();
     assertEquals(scanned(committed), positions);
   }
@@ -211,46 +213,53 @@ Deno.test("Disk drops a prefix of the log and still knows the term before it", (
 Deno.test("Disk gives rows back as they were, 63-bit leases and all bytes included", () => {
   const disk = inMemory();
   const rows = [1, 2, 3, 4, 5].map((position) => event(position));
-  for (const row of rows) disk.appendEvent(row);
+  for (const row of rows) disk.rows.appendEvent(row);
   disk.commit();
   for (const row of rows) {
-    const read = disk.readEvent(row.position);
+    const read = disk.rows.readEvent(row.position);
     assertEquals({ ...read, value: [...read.value] }, {
       ...row,
       value: [...row.value],
     });
   }
-  assertEquals(disk.scanEvents(3, 2).map(({ position }) => position), [3, 4]);
-  disk.removeEvents([2, 3]);
-  assertEquals(disk.scanEvents(0, 9).map(({ position }) => position), [
+  assertEquals(disk.rows.scanEvents(3, 2).map(({ position }) => position), [
+    3,
+    4,
+  ]);
+  disk.rows.removeEvents([2, 3]);
+  assertEquals(disk.rows.scanEvents(0, 9).map(({ position }) => position), [
     1,
     4,
     5,
   ]);
-  assertThrows(() => disk.readEvent(3), DkvError, "event 3 is missing");
+  assertThrows(() => disk.rows.readEvent(3), DkvError, "event 3 is missing");
 
-  disk.putLease({ lease: 2n ** 62n, ttlMs: 5000, deadlineMs: 9000 });
-  disk.putLease({ lease: 7n, ttlMs: 1, deadlineMs: 2 });
-  disk.removeLease(7n);
-  assertEquals(disk.leases(), [{
+  disk.rows.putLease({ lease: 2n ** 62n, ttlMs: 5000, deadlineMs: 9000 });
+  disk.rows.putLease({ lease: 7n, ttlMs: 1, deadlineMs: 2 });
+  disk.rows.removeLease(7n);
+  assertEquals(disk.rows.leases(), [{
     lease: 2n ** 62n,
     ttlMs: 5000,
     deadlineMs: 9000,
   }]);
-  disk.putSession({ client: "\x00\xff", data: new Uint8Array([1, 2]) });
-  const [session] = disk.sessions();
+  disk.rows.putSession({ client: "\x00\xff", data: new Uint8Array([1, 2]) });
+  const [session] = disk.rows.sessions();
   assertEquals([session?.client, [...session?.data ?? []]], ["\x00\xff", [
     1,
     2,
   ]]);
   const data = new Uint8Array([3, 4]);
-  disk.putUser({ kind: "user", name: "\x00\xff", data });
-  disk.putUser({ kind: "role", name: "\x00\xff", data: new Uint8Array(0) });
-  disk.putUser({ kind: "role", name: "other", data });
-  disk.putUser({ kind: "role", name: "\x00\xff", data });
-  disk.removeUser({ kind: "role", name: "other" });
+  disk.rows.putUser({ kind: "user", name: "\x00\xff", data });
+  disk.rows.putUser({
+    kind: "role",
+    name: "\x00\xff",
+    data: new Uint8Array(0),
+  });
+  disk.rows.putUser({ kind: "role", name: "other", data });
+  disk.rows.putUser({ kind: "role", name: "\x00\xff", data });
+  disk.rows.removeUser({ kind: "role", name: "other" });
   assertEquals(
-    disk.users().map((row) => ({ ...row, data: [...row.data] })),
+    disk.rows.users().map((row) => ({ ...row, data: [...row.data] })),
     [
       { kind: "role", name: "\x00\xff", data: [3, 4] },
       { kind: "user", name: "\x00\xff", data: [3, 4] },
@@ -289,7 +298,7 @@ needs(
     await using temp = await tempDir();
     const path = `${temp.path}/group.db`;
     const disk = new Disk({ path, bootstrap: BOOTSTRAP });
-    disk.appendEvent(event(1));
+    disk.rows.appendEvent(event(1));
     disk.close();
     const { DatabaseSync } = await import("node:sqlite");
     const db = new DatabaseSync(path);
@@ -324,9 +333,9 @@ needs(
       const disk = new Disk({ path, bootstrap: BOOTSTRAP });
       disk.appendEntries([batch(1)], null);
       disk.saveHardState({ term: 1, vote: null, commit: 1 });
-      disk.appendEvent(event(1));
-      disk.appendEvent(event(2));
-      disk.putUser({ kind: "user", name: "u", data: new Uint8Array([1]) });
+      disk.rows.appendEvent(event(1));
+      disk.rows.appendEvent(event(2));
+      disk.rows.putUser({ kind: "user", name: "u", data: new Uint8Array([1]) });
       disk.close();
       const db = new DatabaseSync(path);
       db.exec(damage);
@@ -336,8 +345,8 @@ needs(
           const damaged = new Disk({ path, bootstrap: BOOTSTRAP });
           try {
             damaged.verify();
-            damaged.scanEvents(0, 10);
-            damaged.users();
+            damaged.rows.scanEvents(0, 10);
+            damaged.rows.users();
           } finally {
             damaged.abandon();
           }
@@ -364,7 +373,7 @@ needs(
     });
     leader.appendEntries([batch(1), batch(2)], null);
     leader.saveHardState({ term: 9, vote: "a", commit: 2 });
-    leader.appendEvent(event(1));
+    leader.rows.appendEvent(event(1));
     leader.saveStoreState({
       ...EMPTY_STATE,
       appliedIndex: 2,
@@ -418,7 +427,7 @@ needs(
     );
     assertEquals(follower.storeState.appliedIndex, 2);
     assertEquals(follower.configuration.configuration.learners, ["d"]);
-    assertEquals(follower.scanEvents(0, 9).length, 1);
+    assertEquals(follower.rows.scanEvents(0, 9).length, 1);
     follower.appendEntries([batch(3, 10)], null);
     follower.close();
     const again = new Disk({
@@ -437,7 +446,7 @@ needs(
 Deno.test("Disk copies what is committed, and installs the copy of another with its own vote", () => {
   const leader = inMemory();
   leader.appendEntries([batch(1), batch(2, 2)], null);
-  leader.appendEvent(event(1));
+  leader.rows.appendEvent(event(1));
   leader.saveStoreState({ ...EMPTY_STATE, appliedIndex: 2, appliedTerm: 2 });
   leader.saveHardState({ term: 2, vote: "a", commit: 2 });
   assertThrows(() => leader.copy(), AssertionError);
@@ -457,7 +466,7 @@ Deno.test("Disk copies what is committed, and installs the copy of another with 
   follower.reopen();
   assertEquals([follower.firstIndex, follower.lastIndex], [3, 2]);
   assertEquals(follower.hardState, { term: 5, vote: "c", commit: 2 });
-  assertEquals(follower.readEvent(1), event(1));
+  assertEquals(follower.rows.readEvent(1), event(1));
   follower.appendEntries([batch(3, 5)], null);
   follower.commit();
   assertEquals(

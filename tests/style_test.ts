@@ -41,7 +41,8 @@ const LAYERS: readonly (readonly string[])[] = [
   // The disk and the network.
   ["frame", "columns", "blocks", "writeahead", "journalframe", "segments"],
   ["events", "journal"],
-  ["disk", "channel", "handshake"],
+  ["rowfile", "channel", "handshake"],
+  ["disk"],
   ["snapshot_worker", "checkpoints", "inbound"],
   ["snapshots", "checkpoint_worker"],
   ["link", "transfer"],

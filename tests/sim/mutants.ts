@@ -142,9 +142,8 @@ export const MUTANTS: readonly Mutant[] = [
     name: "snapshot-brings-vote",
     what: "a snapshot brings its leader's term and vote",
     file: "disk.ts",
-    find: "this.#hardState = { ...hardState, commit: meta.index };",
-    replace:
-      "this.#hardState = { ...hardState, ...this.#hardState, commit: meta.index };",
+    find: '"hard", { ...own.#hardState, commit: index }',
+    replace: '"hard", { ...own.#hardState, ...this.#hardState, commit: index }',
   },
   {
     name: "forward-twice",
