@@ -128,7 +128,6 @@ export class SimDisk extends Disk {
 
   override commit(): void {
     if (!this.dirty) return;
-    this.sync();
     this.onCommit("before");
     super.commit();
     this.written = {

@@ -197,11 +197,33 @@ export const MUTANTS: readonly Mutant[] = [
     replace: "this.#leases.renew(row.lease, row.deadlineMs);",
   },
   {
-    name: "unchecked-rows",
-    what: "checksums of log rows are not looked at",
-    file: "columns.ts",
-    find: "if (sealEntry({ index, term, type, data }) !== crc) {",
-    replace: "if (sealEntry({ index, term, type, data }) === -crc - 1) {",
+    name: "unchecked-frames",
+    what: "checksums of the journal's frames are not looked at",
+    file: "journalframe.ts",
+    find: "if (crc !== buffer.readUInt32LE(at)) return null;",
+    replace: "if (crc < 0) return null;",
+  },
+  {
+    name: "damage-taken-for-a-crash",
+    what: "a log that is damaged ends before the damage",
+    file: "journal.ts",
+    find: "if (!hasLaterFrame(bytes, { from, number })) return;",
+    replace:
+      "if (from >= 0 || !hasLaterFrame(bytes, { from, number })) return;",
+  },
+  {
+    name: "vote-left-in-old-frames",
+    what: "a commit passes over the term and vote of the frames it covers",
+    file: "disk.ts",
+    find: 'this.rows.save("hard", this.#hardState);',
+    replace: "",
+  },
+  {
+    name: "old-log-after-snapshot",
+    what: "entries that a snapshot replaced come back with a restart",
+    file: "disk.ts",
+    find: "voidFrame: frame });",
+    replace: "voidFrame: 0 });",
   },
   {
     name: "local-read",
