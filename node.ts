@@ -180,7 +180,11 @@ export class Node {
       disk: {
         bytes: () => this.#disk.bytes,
         writeRefusal: () => this.#writeRefusal,
-        snapshot: () => this.#snapshots.make(this.#disk.path),
+        snapshot: () => {
+          // All that was acknowledged before it was asked for.
+          this.#try(() => this.#disk.commit());
+          return this.#snapshots.make(this.#disk.path);
+        },
       },
       mayReach,
     });
