@@ -12,14 +12,17 @@
  */
 import sortedBtree from "sorted-btree";
 import { assert } from "./errors.ts";
+import { KeyTable } from "./keytable.ts";
 import type { Key, KeyRange } from "./batch.ts";
 import type { EventMeta } from "./rows.ts";
 
 /** The package is CommonJS: its default export arrives inside another one. */
 const BTree = sortedBtree.default;
 
-/** The newest version of a key, and where the older ones are. One of these for each key: small. */
+/** The newest version of a key, as it was when it was asked for. */
 export interface KeyRecord {
+  /** Names the key to this index, until the key is forgotten. */
+  readonly id: number;
   /** The revision of the newest version, be it a put or a delete. */
   readonly revision: number;
   /** The newest version's row. */
@@ -30,21 +33,186 @@ export interface KeyRecord {
   readonly lease: bigint;
 }
 
-class Record implements KeyRecord {
-  revision: number;
-  position: number;
-  createRevision: number;
-  version: number;
-  lease: bigint;
-  /** Pairs of revision and position, ascending, all below `revision`; null if there are none. */
-  older: number[] | null = null;
+/** Records are made room for so many at a time, and never move. */
+const CHUNK_BITS = 13;
+const CHUNK_RECORDS = 1 << CHUNK_BITS;
+/** An id is a positive integer of 32 bits. Memory ends long before. */
+const RECORDS_MAX = 2 ** 31 - 1;
 
-  constructor(row: EventMeta) {
-    this.revision = row.revision;
-    this.position = row.position;
-    this.createRevision = row.createRevision;
-    this.version = row.version;
-    this.lease = row.lease;
+/** The numbers of one record stand together: half a line of the processor's cache. */
+const REVISION = 0;
+const POSITION = 1;
+const CREATE_REVISION = 2;
+const VERSION = 3;
+const RECORD_NUMBERS = 4;
+
+class Chunk {
+  readonly numbers = new Float64Array(CHUNK_RECORDS * RECORD_NUMBERS);
+  readonly keys: Key[] = new Array<Key>(CHUNK_RECORDS).fill("");
+  /** Pairs of revision and position, ascending, all below the newest revision. */
+  older: (number[] | null)[] | null = null;
+  leases: BigInt64Array | null = null;
+}
+
+/**
+ * A record for each key: its newest version, and where the older ones are. In columns, because a
+ * million objects would cost half as much again, and the garbage collector would visit them all.
+ *
+ * Ids are given from 1 and given again. In a record that is free the revision is the id of the next
+ * free one.
+ */
+class Records {
+  readonly #chunks: Chunk[] = [new Chunk()];
+  /** Above all ids that were ever given. */
+  #end = 1;
+  /** The first free one below `#end`; 0 if there is none. */
+  #free = 0;
+  #size = 0;
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** Gives the id 0 to a key: one that is looked for among the others. */
+  sought(key: Key): number {
+    this.#chunks[0]!.keys[0] = key;
+    return 0;
+  }
+
+  /** Gives a key with its first version an id. */
+  add(row: EventMeta): number {
+    const id = this.#free || this.#end;
+    if (id === this.#end) {
+      assert(id <= RECORDS_MAX, `Too many keys: more than ${RECORDS_MAX}`);
+      if (id >>> CHUNK_BITS === this.#chunks.length) {
+        this.#chunks.push(new Chunk());
+      }
+      this.#end++;
+    } else this.#free = this.revision(id);
+    this.#size++;
+    this.#chunkOf(id).keys[id % CHUNK_RECORDS] = row.key;
+    this.#write(id, row);
+    return id;
+  }
+
+  /** Makes a key's next version the newest one. */
+  append(id: number, row: EventMeta): void {
+    const { numbers, older } = this.#chunkOf(id);
+    const at = id % CHUNK_RECORDS;
+    const from = at * RECORD_NUMBERS;
+    const revision = numbers[from + REVISION]!;
+    // Not as a condition of `assert`, whose message would be made of every version.
+    if (row.revision <= revision) {
+      assert(
+        false,
+        `Versions out of order: revision ${row.revision} after ${revision}`,
+      );
+    }
+    const position = numbers[from + POSITION]!;
+    const place = numbers[from + VERSION] === 0 ? -position : position;
+    const before = older?.[at] ?? null;
+    if (before === null) this.#setOlder(id, [revision, place]);
+    else before.push(revision, place);
+    this.#write(id, row);
+  }
+
+  /** Frees the id of a key that has no older versions. */
+  remove(id: number): void {
+    const { keys, numbers, leases } = this.#chunkOf(id);
+    const at = id % CHUNK_RECORDS;
+    keys[at] = "";
+    numbers[at * RECORD_NUMBERS + REVISION] = this.#free;
+    if (leases !== null) leases[at] = 0n;
+    this.#free = id;
+    this.#size--;
+  }
+
+  get(id: number): KeyRecord {
+    const { numbers, leases } = this.#chunkOf(id);
+    const at = id % CHUNK_RECORDS;
+    const from = at * RECORD_NUMBERS;
+    return {
+      id,
+      revision: numbers[from + REVISION]!,
+      position: numbers[from + POSITION]!,
+      createRevision: numbers[from + CREATE_REVISION]!,
+      version: numbers[from + VERSION]!,
+      lease: leases === null ? 0n : leases[at]!,
+    };
+  }
+
+  key(id: number): Key {
+    return this.#chunkOf(id).keys[id % CHUNK_RECORDS]!;
+  }
+
+  revision(id: number): number {
+    return this.#number(id, REVISION);
+  }
+
+  version(id: number): number {
+    return this.#number(id, VERSION);
+  }
+
+  older(id: number): readonly number[] | null {
+    return this.#chunkOf(id).older?.[id % CHUNK_RECORDS] ?? null;
+  }
+
+  /** Forgets the first `end` numbers of `older`. */
+  dropOlder(id: number, end: number): void {
+    const older = this.older(id)!;
+    this.#setOlder(id, end === older.length ? null : older.slice(end));
+  }
+
+  positionAt(id: number, revision: number): number {
+    const { numbers, older } = this.#chunkOf(id);
+    const at = id % CHUNK_RECORDS;
+    const from = at * RECORD_NUMBERS;
+    if (numbers[from + REVISION]! <= revision) {
+      return numbers[from + VERSION] === 0 ? 0 : numbers[from + POSITION]!;
+    }
+    const before = older?.[at] ?? null;
+    const found = olderAt(before, revision);
+    return found < 0 ? 0 : Math.max(0, before![found + 1]!);
+  }
+
+  visitLeased(visit: (key: Key, lease: bigint) => void): void {
+    for (const { keys, leases } of this.#chunks) {
+      if (leases === null) continue;
+      for (const [at, lease] of leases.entries()) {
+        if (lease !== 0n) visit(keys[at]!, lease);
+      }
+    }
+  }
+
+  #chunkOf(id: number): Chunk {
+    return this.#chunks[id >>> CHUNK_BITS]!;
+  }
+
+  #number(id: number, which: number): number {
+    const from = id % CHUNK_RECORDS * RECORD_NUMBERS;
+    return this.#chunkOf(id).numbers[from + which]!;
+  }
+
+  #setOlder(id: number, older: number[] | null): void {
+    const chunk = this.#chunkOf(id);
+    chunk.older ??= new Array<number[] | null>(CHUNK_RECORDS).fill(null);
+    chunk.older[id % CHUNK_RECORDS] = older;
+  }
+
+  #write(id: number, row: EventMeta): void {
+    const chunk = this.#chunkOf(id);
+    const { numbers } = chunk;
+    const at = id % CHUNK_RECORDS;
+    const from = at * RECORD_NUMBERS;
+    numbers[from + REVISION] = row.revision;
+    numbers[from + POSITION] = row.position;
+    numbers[from + CREATE_REVISION] = row.createRevision;
+    numbers[from + VERSION] = row.version;
+    if (chunk.leases === null) {
+      if (row.lease === 0n) return;
+      chunk.leases = new BigInt64Array(CHUNK_RECORDS);
+    }
+    chunk.leases[at] = row.lease;
   }
 }
 
@@ -54,7 +222,16 @@ function compareKeys(a: Key, b: Key): number {
 }
 
 export class KeyIndex {
-  readonly #tree = new BTree<Key, Record>(undefined, compareKeys);
+  readonly #records = new Records();
+  readonly #table = new KeyTable((id) => this.#records.key(id));
+  /**
+   * The ids in the order of their keys, for visits alone: to find one key among 100,000 here takes
+   * seventeen comparisons, each of them a wait for memory.
+   */
+  readonly #tree = new BTree<number, undefined>(
+    undefined,
+    (a, b) => compareKeys(this.#records.key(a), this.#records.key(b)),
+  );
   /** How many records are no tombstones. */
   #live = 0;
 
@@ -69,125 +246,145 @@ export class KeyIndex {
   }
 
   get(key: Key): KeyRecord | undefined {
-    return this.#tree.get(key);
+    const id = this.#find(key);
+    return id === 0 ? undefined : this.#records.get(id);
+  }
+
+  /** The record of a key that a visit shows. */
+  record(id: number): KeyRecord {
+    return this.#records.get(id);
+  }
+
+  /** False if the newest version of the key is a delete. */
+  isLive(id: number): boolean {
+    return this.#records.version(id) > 0;
   }
 
   /** Adds a key's next version; `found` is what `get` says of the key. */
   append(row: EventMeta, found: KeyRecord | undefined): void {
-    const record = found as Record | undefined;
-    if (record === undefined) {
-      this.#tree.set(row.key, new Record(row));
+    const records = this.#records;
+    if (found === undefined) {
+      const id = records.add(row);
+      this.#table.add(row.key, id);
+      this.#tree.set(id, undefined);
       if (row.version > 0) this.#live++;
       return;
     }
-    assert(
-      row.revision > record.revision,
-      `Versions out of order: revision ${row.revision} after ${record.revision}`,
-    );
-    const place = record.version === 0 ? -record.position : record.position;
-    if (record.older === null) record.older = [record.revision, place];
-    else record.older.push(record.revision, place);
-    this.#live += (row.version > 0 ? 1 : 0) - (record.version > 0 ? 1 : 0);
-    record.revision = row.revision;
-    record.position = row.position;
-    record.createRevision = row.createRevision;
-    record.version = row.version;
-    record.lease = row.lease;
+    this.#live += (row.version > 0 ? 1 : 0) - (found.version > 0 ? 1 : 0);
+    records.append(found.id, row);
   }
 
   /** The row of the version that was current at `revision`; 0 if the key did not exist then. */
-  positionAt(record: KeyRecord, revision: number): number {
-    if (record.revision <= revision) {
-      return record.version === 0 ? 0 : record.position;
-    }
-    const at = olderAt((record as Record).older, revision);
-    return at < 0 ? 0 : Math.max(0, (record as Record).older![at + 1]!);
+  positionAt(id: number, revision: number): number {
+    return this.#records.positionAt(id, revision);
   }
 
-  /** Visits the records of a range in key order until `visit` returns false. It must not add or remove keys. */
-  visit(
-    range: KeyRange,
-    visit: (key: Key, record: KeyRecord) => boolean,
-  ): void {
+  /** Visits the ids of a range in key order until `visit` returns false. It must not add or remove keys. */
+  visit(range: KeyRange, visit: (key: Key, id: number) => boolean): void {
     const { start, end } = range;
-    const pair: (Key | Record)[] = [];
-    for (const [key, record] of this.#tree.entries(start, pair)) {
+    const records = this.#records;
+    const pair: (number | undefined)[] = [];
+    for (const [id] of this.#tree.entries(records.sought(start), pair)) {
+      const key = records.key(id);
       if (end !== null && key >= end) return;
-      if (!visit(key, record)) return;
+      if (!visit(key, id)) return;
     }
   }
 
   /** The same from the last key to the first. */
   visitReverse(
     range: KeyRange,
-    visit: (key: Key, record: KeyRecord) => boolean,
+    visit: (key: Key, id: number) => boolean,
   ): void {
     const { start, end } = range;
-    const pair: (Key | Record)[] = [];
-    const highest = end ?? this.#tree.maxKey();
-    if (highest === undefined) return;
-    for (
-      const [key, record] of this.#tree.entriesReversed(
-        highest,
-        pair,
-        end !== null,
-      )
-    ) {
+    const records = this.#records;
+    const pair: (number | undefined)[] = [];
+    const highest = end === null ? undefined : records.sought(end);
+    for (const [id] of this.#tree.entriesReversed(highest, pair, true)) {
+      const key = records.key(id);
       if (key < start) return;
-      if (!visit(key, record)) return;
+      if (!visit(key, id)) return;
     }
+  }
+
+  /** Visits the keys that have a lease, in no order. */
+  visitLeased(visit: (key: Key, lease: bigint) => void): void {
+    this.#records.visitLeased(visit);
   }
 
   /** Forgets the versions that the one at `revision` superseded, and adds their positions to `removed`. */
   dropBefore(key: Key, options: { revision: number; removed: number[] }): void {
     const { revision, removed } = options;
-    const record = this.#tree.get(key);
-    const older = record?.older ?? null;
-    if (record === undefined || older === null) return;
-    const end = record.revision <= revision
+    const id = this.#find(key);
+    const older = this.#records.older(id);
+    if (older === null) return;
+    const end = this.#records.revision(id) <= revision
       ? older.length
       : olderAt(older, revision);
     if (end <= 0) return;
     for (let i = 1; i < end; i += 2) removed.push(Math.abs(older[i]!));
-    record.older = end === older.length ? null : older.slice(end);
+    this.#records.dropOlder(id, end);
   }
 
   /** Forgets the tombstone at `revision`, which must be the oldest version left. */
   dropTombstone(key: Key, revision: number): void {
-    const record = this.#tree.get(key);
-    assert(record !== undefined, `Tombstone of an unknown key at ${revision}`);
-    if (record.revision === revision) {
+    const records = this.#records;
+    const id = this.#find(key);
+    assert(id !== 0, `Tombstone of an unknown key at ${revision}`);
+    const older = records.older(id);
+    if (records.revision(id) === revision) {
       assert(
-        record.version === 0 && record.older === null,
-        `No lone tombstone at ${revision}: version ${record.version}`,
+        records.version(id) === 0 && older === null,
+        `No lone tombstone at ${revision}: version ${records.version(id)}`,
       );
-      this.#tree.delete(key);
+      this.#tree.delete(id);
+      this.#table.delete(key);
+      records.remove(id);
       return;
     }
-    const older = record.older;
     assert(
       older !== null && older[0] === revision && older[1]! < 0,
       `No oldest tombstone at ${revision}: ${older?.slice(0, 2)}`,
     );
-    record.older = older.length === 2 ? null : older.slice(2);
+    records.dropOlder(id, 2);
+  }
+
+  /** The id of a key; 0 if there is none. */
+  #find(key: Key): number {
+    const id = this.#table.find(key);
+    if (id !== 0 || this.#table.strays === 0) return id;
+    const records = this.#records;
+    const next = this.#tree.getPairOrNextHigher(records.sought(key));
+    return next !== undefined && records.key(next[0]) === key ? next[0] : 0;
   }
 
   /** Throws if an invariant does not hold. For tests: it looks at every version. */
   assertInvariants(): void {
+    const records = this.#records;
     let live = 0;
-    this.#tree.checkValid();
-    for (const [key, record] of this.#tree.entries()) {
-      if (record.version > 0) live++;
-      const older = [...record.older ?? [], record.revision];
+    this.#tree.checkValid(true);
+    this.#table.assertInvariants();
+    for (const [id] of this.#tree.entries()) {
+      const key = records.key(id);
+      assert(this.#find(key) === id, `Cannot be found: ${key}`);
+      if (this.isLive(id)) live++;
+      const older = [...records.older(id) ?? [], records.revision(id)];
       for (let i = 2; i < older.length; i += 2) {
         assert(
           older[i]! > older[i - 2]!,
           `Versions of ${key} out of order: ${older[i - 2]} before ${older[i]}`,
         );
       }
-      assert(record.older?.length !== 0, `Empty list of versions: ${key}`);
+      assert(records.older(id)?.length !== 0, `Empty list of versions: ${key}`);
     }
     assert(live === this.#live, `${this.#live} keys counted, ${live} there`);
+    const { size } = this.#tree;
+    const found = this.#table.size;
+    assert(found === size, `${size} keys in order, ${found} in the table`);
+    assert(
+      records.size === size,
+      `${size} keys in order, ${records.size} records`,
+    );
   }
 }
 

@@ -128,10 +128,7 @@ export class Versions {
         `Row ${from - 1} is beyond the last position ${this.#position}`,
       );
     }
-    this.#keys.visit({ start: "", end: null }, (key, record) => {
-      if (record.lease !== 0n) attach(key, record.lease);
-      return true;
-    });
+    this.#keys.visitLeased(attach);
   }
 
   /** The revision of the last change. */
@@ -187,8 +184,8 @@ export class Versions {
   /** The keys of a range that exist now, in order. */
   keys(range: KeyRange): Key[] {
     const keys: Key[] = [];
-    this.#keys.visit(range, (key, record) => {
-      if (record.version > 0) keys.push(key);
+    this.#keys.visit(range, (key, id) => {
+      if (this.#keys.isLive(id)) keys.push(key);
       return true;
     });
     return keys;
@@ -197,8 +194,8 @@ export class Versions {
   /** The records of the keys of a range that exist now, in the order of the keys. */
   records(range: KeyRange): KeyRecord[] {
     const records: KeyRecord[] = [];
-    this.#keys.visit(range, (_, record) => {
-      if (record.version > 0) records.push(record);
+    this.#keys.visit(range, (_, id) => {
+      if (this.#keys.isLive(id)) records.push(this.#keys.record(id));
       return true;
     });
     return records;
@@ -280,7 +277,7 @@ export class Versions {
     const at = this.#readable(revision);
     const record = this.#keys.get(key);
     if (record === undefined) return null;
-    const position = this.#keys.positionAt(record, at);
+    const position = this.#keys.positionAt(record.id, at);
     return position === 0 ? null : this.read(position);
   }
 
@@ -288,8 +285,8 @@ export class Versions {
   count(range: KeyRange, revision: number): number {
     const at = this.#readable(revision);
     let count = 0;
-    this.#keys.visit(range, (_, record) => {
-      if (this.#keys.positionAt(record, at) !== 0) count++;
+    this.#keys.visit(range, (_, id) => {
+      if (this.#keys.positionAt(id, at) !== 0) count++;
       return true;
     });
     return count;
@@ -302,13 +299,13 @@ export class Versions {
     const entries: StoredEntry[] = [];
     let bytes = 0;
     let more = false;
-    const visit = (key: Key, record: KeyRecord): boolean => {
-      const position = this.#keys.positionAt(record, revision);
+    const visit = (key: Key, id: number): boolean => {
+      const position = this.#keys.positionAt(id, revision);
       if (position === 0) return true;
       more = limit > 0 && entries.length >= limit || bytes >= bytesMax;
       if (more) return false;
       const entry = keysOnly
-        ? this.#entryWithoutValue(key, { record, position })
+        ? this.#entryWithoutValue(key, { id, position })
         : this.read(position);
       bytes += entryBytes(entry);
       more = bytes > bytesMax && entries.length > 0;
@@ -338,13 +335,13 @@ export class Versions {
     const found: StoredEntry[] = [];
     let count = 0;
     let bytes = 0;
-    this.#keys.visit(range, (key, record) => {
-      const position = this.#keys.positionAt(record, at);
+    this.#keys.visit(range, (key, id) => {
+      const position = this.#keys.positionAt(id, at);
       if (position === 0) return true;
       count++;
       if (found.length >= takes) return true;
       const entry = withoutValue
-        ? this.#entryWithoutValue(key, { record, position })
+        ? this.#entryWithoutValue(key, { id, position })
         : this.read(position);
       bytes += entryBytes(entry);
       found.push(entry);
@@ -360,9 +357,9 @@ export class Versions {
 
   #entryWithoutValue(
     key: Key,
-    at: { record: KeyRecord; position: number },
+    { id, position }: { id: number; position: number },
   ): StoredEntry {
-    const { record, position } = at;
+    const record = this.#keys.record(id);
     if (record.position === position) {
       const { createRevision, revision: modRevision, version, lease } = record;
       return {
@@ -446,7 +443,7 @@ export class Versions {
     const previousPosition =
       record === undefined || modRevision - 1 < this.#compactRevision
         ? 0
-        : this.#keys.positionAt(record, modRevision - 1);
+        : this.#keys.positionAt(record.id, modRevision - 1);
     return {
       type: row.type,
       key,

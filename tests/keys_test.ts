@@ -36,8 +36,8 @@ function example(): KeyIndex {
 }
 
 function positions(keys: KeyIndex, revisions: number[]): number[] {
-  const record = keys.get("k")!;
-  return revisions.map((revision) => keys.positionAt(record, revision));
+  const { id } = keys.get("k")!;
+  return revisions.map((revision) => keys.positionAt(id, revision));
 }
 
 Deno.test("keys: the version that was current at each revision", () => {

@@ -31,7 +31,7 @@ const LAYERS: readonly (readonly string[])[] = [
   // The store, from its parts to the whole.
   ["results", "leases"],
   ["sessions", "users"],
-  ["rows"],
+  ["rows", "keytable"],
   ["keys"],
   ["conditions", "versions"],
   ["steps"],
@@ -140,6 +140,7 @@ const PURE: readonly string[] = [
   "sessions",
   "users",
   "rows",
+  "keytable",
   "keys",
   "conditions",
   "versions",
