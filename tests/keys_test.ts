@@ -1,12 +1,17 @@
 /**
- * The key index: which version was current when, what may be dropped, and the order of keys.
+ * The key index: which version was current when, what may be dropped, and the order of keys; and all
+ * of it against a plain map.
  *
  * @module
  */
 
 import { assertEquals, assertThrows } from "@std/assert";
+import fc from "fast-check";
 import { AssertionError } from "../errors.ts";
 import { KeyIndex } from "../keys.ts";
+import type { EventMeta } from "../rows.ts";
+import { latin1, runs } from "./arbitrary.ts";
+import { collidingKeys } from "./collisions.ts";
 
 /** Adds a version; `version` 0 is a delete. Positions are ten times the revision. */
 function add(
@@ -133,4 +138,151 @@ Deno.test("keys: versions must come in order", () => {
     AssertionError,
     "11 after 11",
   );
+});
+
+/** An index and the plain list of each key's versions: does the same to both. */
+class Pair {
+  readonly keys = new KeyIndex();
+  readonly model = new Map<string, EventMeta[]>();
+  revision = 0;
+
+  /** Versions count on through deletes here: the index does not care. */
+  append(key: string, { lease }: { lease: bigint | null }): void {
+    const versions = this.model.get(key) ?? [];
+    const revision = ++this.revision;
+    const isPut = lease !== null;
+    const row: EventMeta = {
+      position: revision * 10,
+      revision,
+      key,
+      type: isPut ? "put" : "delete",
+      createRevision: isPut ? versions[0]?.revision ?? revision : 0,
+      version: isPut ? versions.length + 1 : 0,
+      lease: lease ?? 0n,
+    };
+    this.keys.append(row, this.keys.get(key));
+    this.model.set(key, [...versions, row]);
+  }
+
+  /** What a compaction does that has come to a version: `which` of them, if there are that many. */
+  compact(key: string, which: number): void {
+    const versions = this.model.get(key) ?? [];
+    const row = versions[which];
+    if (row === undefined) return;
+    const removed: number[] = [];
+    this.keys.dropBefore(key, { revision: row.revision, removed });
+    const gone = versions.splice(0, which);
+    assertEquals(removed, gone.map(({ position }) => position));
+    if (row.type === "put") return;
+    this.keys.dropTombstone(key, row.revision);
+    versions.shift();
+    if (versions.length === 0) this.model.delete(key);
+  }
+
+  compare(asked: readonly string[]): void {
+    const { keys, model } = this;
+    keys.assertInvariants();
+    const order = [...model.keys()].sort();
+    const live = order.filter((key) => model.get(key)!.at(-1)!.version > 0);
+    assertEquals([keys.size, keys.live], [order.length, live.length]);
+    for (const key of asked) this.#compareKey(key);
+    const leased: [string, bigint][] = [];
+    keys.visitLeased((key, lease) => leased.push([key, lease]));
+    assertEquals(
+      new Map(leased),
+      new Map(
+        order.map((key) => [key, model.get(key)!.at(-1)!.lease] as const)
+          .filter(([, lease]) => lease !== 0n),
+      ),
+    );
+    for (const start of asked.slice(0, 3)) {
+      for (const end of [null, ...asked.slice(0, 3)]) {
+        const inside = order.filter((key) =>
+          key >= start && (end === null || key < end)
+        );
+        assertEquals(this.#visited("visit", { start, end }), inside);
+        inside.reverse();
+        assertEquals(this.#visited("visitReverse", { start, end }), inside);
+      }
+    }
+  }
+
+  #compareKey(key: string): void {
+    const versions = this.model.get(key);
+    const record = this.keys.get(key);
+    assertEquals(record === undefined, versions === undefined, key);
+    if (record === undefined || versions === undefined) return;
+    const { revision, position, createRevision, version, lease } = versions
+      .at(-1)!;
+    const newest = { revision, position, createRevision, version, lease };
+    assertEquals(record, { id: record.id, ...newest });
+    const bounds = versions.flatMap((row) => [row.revision - 1, row.revision]);
+    for (const at of bounds) {
+      const current = versions.findLast((row) => row.revision <= at);
+      const expected = current?.type === "put" ? current.position : 0;
+      assertEquals(this.keys.positionAt(record.id, at), expected);
+    }
+  }
+
+  #visited(
+    way: "visit" | "visitReverse",
+    range: { start: string; end: string | null },
+  ): string[] {
+    const { keys } = this;
+    const visited: string[] = [];
+    keys[way](range, (key, id) => {
+      const record = keys.get(key)!;
+      assertEquals(keys.record(id), record);
+      assertEquals(keys.isLive(id), record.version > 0);
+      return visited.push(key) > 0;
+    });
+    return visited;
+  }
+}
+
+/** Twice as many as have a place in the table. */
+const COLLIDING = collidingKeys(7);
+const anyKey = fc.oneof(latin1(2), fc.constantFrom(...COLLIDING));
+const anyStep = fc.record({
+  key: fc.nat({ max: 200 }),
+  lease: fc.option(fc.constantFrom(0n, 0n, 1n, 2n ** 63n - 1n), { freq: 2 }),
+  compacts: fc.boolean(),
+  which: fc.nat({ max: 4 }),
+});
+
+Deno.test("keys: do what a map of lists does, also with keys that were chosen to collide", () => {
+  fc.assert(
+    fc.property(
+      fc.uniqueArray(anyKey, { minLength: 1, maxLength: 200 }),
+      fc.array(anyStep, { maxLength: 400, size: "max" }),
+      (names, steps) => {
+        const pair = new Pair();
+        // Enough at once that some are strays.
+        for (const key of COLLIDING) pair.append(key, { lease: 0n });
+        for (const { key, lease, compacts, which } of steps) {
+          const name = names[key % names.length]!;
+          if (compacts) pair.compact(name, which);
+          else pair.append(name, { lease });
+        }
+        pair.compare([...names, ...COLLIDING]);
+      },
+    ),
+    runs(60),
+  );
+});
+
+Deno.test("keys: as many come and go as want to, and ids are used again", () => {
+  const pair = new Pair();
+  const name = (at: number) => `key/${at}`;
+  const ids = () => [...pair.model.keys()].map((key) => pair.keys.get(key)!.id);
+  // More than one chunk of records.
+  for (let at = 0; at < 20_000; at++) pair.append(name(at), { lease: null });
+  const first = new Set(ids());
+  assertEquals(first.size, 20_000);
+  for (let at = 0; at < 20_000; at += 2) pair.compact(name(at), 0);
+  const asked = Array.from({ length: 40 }, (_, at) => name(at * 1001));
+  pair.compare(asked);
+  for (let at = 30_000; at < 40_000; at++) pair.append(name(at), { lease: 1n });
+  pair.compare(asked);
+  assertEquals(new Set(ids()), first);
 });
