@@ -8,6 +8,15 @@
  *              put  put  del  put                  a negative position marks a tombstone
  * ```
  *
+ * Each key has an id, a small integer, which says where its record stands in columns. Two ways lead
+ * to it: a table for one key (`keytable.ts`) and a tree for those of a range.
+ *
+ * ```text
+ *   get("b")     ──table──▶ 4 ┐   id   key   revision   position   …
+ *                             ├─▶  4   "b"   11         10
+ *   visit("a"…)  ──tree───▶ 7, 4   7   "a"   8          7
+ * ```
+ *
  * @module
  */
 import sortedBtree from "sorted-btree";
@@ -55,11 +64,11 @@ class Chunk {
 }
 
 /**
- * A record for each key: its newest version, and where the older ones are. In columns, because a
- * million objects would cost half as much again, and the garbage collector would visit them all.
+ * A record for each key: its newest version, and where the older ones are. In columns: objects would
+ * take a third more, and the garbage collector would visit each of them.
  *
- * Ids are given from 1 and given again. In a record that is free the revision is the id of the next
- * free one.
+ * Ids are given from 1, and again when they are free: columns never shrink. In a record that is free
+ * the revision is the id of the next free one.
  */
 class Records {
   readonly #chunks: Chunk[] = [new Chunk()];
@@ -270,8 +279,9 @@ export class KeyIndex {
       if (row.version > 0) this.#live++;
       return;
     }
-    this.#live += (row.version > 0 ? 1 : 0) - (found.version > 0 ? 1 : 0);
-    records.append(found.id, row);
+    const { id } = found;
+    this.#live += (row.version > 0 ? 1 : 0) - (this.isLive(id) ? 1 : 0);
+    records.append(id, row);
   }
 
   /** The row of the version that was current at `revision`; 0 if the key did not exist then. */
