@@ -193,6 +193,15 @@ class Records {
     }
   }
 
+  /** Throws if an invariant does not hold. For tests: it looks at every free id. */
+  assertInvariants(): void {
+    const chunks = (this.#end - 1 >>> CHUNK_BITS) + 1;
+    assert(chunks === this.#chunks.length, `${this.#chunks.length} chunks`);
+    let ids = this.#size;
+    for (let id = this.#free; id !== 0; id = this.revision(id)) ids++;
+    assert(ids === this.#end - 1, `${ids} ids, ${this.#end - 1} given`);
+  }
+
   #chunkOf(id: number): Chunk {
     return this.#chunks[id >>> CHUNK_BITS]!;
   }
@@ -374,6 +383,7 @@ export class KeyIndex {
     let live = 0;
     this.#tree.checkValid(true);
     this.#table.assertInvariants();
+    records.assertInvariants();
     for (const [id] of this.#tree.entries()) {
       const key = records.key(id);
       assert(this.#find(key) === id, `Cannot be found: ${key}`);
