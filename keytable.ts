@@ -50,6 +50,9 @@ export class KeyTable {
   readonly #keyOf: (id: number) => Key;
   readonly #parts = Array.from({ length: PARTS }, () => new Part());
   #strays = 0;
+  /** What `find` was asked last: a key that it does not find is often added next. */
+  #soughtKey: Key = "";
+  #soughtHash = hashOf("");
 
   /** `keyOf` tells the key of each id that was added. */
   constructor(keyOf: (id: number) => Key) {
@@ -69,13 +72,15 @@ export class KeyTable {
   /** The id of a key; 0 if it is not there or a stray. */
   find(key: Key): number {
     const hash = hashOf(key);
+    this.#soughtKey = key;
+    this.#soughtHash = hash;
     const at = this.#find(key, hash);
     return at < 0 ? 0 : partOf(this.#parts, hash).slots[at + ID]!;
   }
 
   /** Adds a key that is not there. Ids are positive. */
   add(key: Key, id: number): void {
-    const hash = hashOf(key);
+    const hash = key === this.#soughtKey ? this.#soughtHash : hashOf(key);
     const part = partOf(this.#parts, hash);
     const slots = part.slots.length / SLOT_NUMBERS;
     if (part.size >= slots * 3 / 4) this.#grow(part);
