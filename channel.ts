@@ -13,6 +13,7 @@ import { Buffer } from "node:buffer";
 import * as grpc from "@grpc/grpc-js";
 import { LIMITS } from "./config.ts";
 import { DkvError, ERROR_TABLE, isErrorCode } from "./errors.ts";
+import { joinCalls } from "./joinedwrites.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -139,6 +140,7 @@ export function dial(
     "grpc.service_config_disable_resolution": 1,
   });
   const { path, requestSerialize, responseDeserialize } = PEER_SERVICE[method];
+  joinCalls(path);
   const call = client.makeBidiStreamRequest(
     path,
     requestSerialize,

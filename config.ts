@@ -71,6 +71,8 @@ export const LIMITS = {
 
   /** Calls open at the same time on one connection. */
   concurrentStreamsMax: 1024,
+  /** What a connection to a node may have under way: as Deno reads at once, nothing waits there for long. */
+  receiveWindowBytes: 4 * MIB,
   /** Operations of one pipeline stream that are not answered yet. */
   pipelineInFlightMax: 4096,
   /** Bytes of the operations of one pipeline stream that are not answered yet. */

@@ -37,6 +37,11 @@ const PAUSE_MS = 20;
 const BACKOFF_MS_MIN = 50;
 const BACKOFF_MS_MAX = 1000;
 const MESSAGE_BYTES_MAX = 32 * 1024 * 1024;
+/**
+ * What a node may send before it must wait for a word that it was received; by default 64 KiB. A node
+ * holds as much for a client that does not read.
+ */
+const WINDOW_BYTES = 1024 * 1024;
 
 /** Ends a connection whose other end is silent: a stopped process keeps its sockets open. */
 const KEEPALIVE_MS = 3000;
@@ -123,6 +128,7 @@ export class Endpoint {
         "grpc.keepalive_timeout_ms": KEEPALIVE_MS,
         "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
         "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
+        "grpc-node.flow_control_window": WINDOW_BYTES,
       },
     );
   }

@@ -6,6 +6,8 @@
  */
 
 import * as grpc from "@grpc/grpc-js";
+import type { EventEmitter } from "node:events";
+import type { ServerHttp2Session } from "node:http2";
 import { codeRefusals } from "./call.ts";
 import { LIMITS } from "./config.ts";
 import { DkvError } from "./errors.ts";
@@ -67,6 +69,31 @@ export async function listenGrpc(
       { cause },
     );
   });
-  joinWrites(server);
+  onSession(server, (session) => {
+    joinWrites(session);
+    openWindows(session);
+  });
   takeShortcuts(server, SHORTCUTS);
+}
+
+/** Calls `listener` with each new connection of a server that listens. */
+export function onSession(
+  server: grpc.Server,
+  listener: (session: ServerHttp2Session) => void,
+): void {
+  // grpc-js does not show its HTTP/2 servers.
+  const servers: Map<EventEmitter, unknown> = Reflect.get(
+    server,
+    "http2Servers",
+  );
+  for (const http2Server of servers.keys()) http2Server.on("session", listener);
+}
+
+/**
+ * How much a peer may send before it must wait for a word that it was received. With the 64 KiB of
+ * HTTP/2 it waits several times in the middle of a message, and is sent as many words.
+ */
+export function openWindows(session: ServerHttp2Session): void {
+  session.settings({ initialWindowSize: LIMITS.receiveWindowBytes });
+  session.setLocalWindowSize(LIMITS.receiveWindowBytes);
 }

@@ -1,14 +1,14 @@
 /**
- * Joins the HTTP/2 frames that a server has for a connection at the same time. Deno 2.9.3 hands each
- * frame to the system by itself: an answer is three, and a change that a client watches on 100
- * streams is 100, each of which wakes that client up. Used by `grpcserver.ts`.
+ * Joins the HTTP/2 frames that a connection has to send at the same time. Deno 2.9.3 hands each frame
+ * to the system by itself, and a frame has 16 KiB at most: an answer is three of them, a message of
+ * 1,000 puts is ten, and a change that a client watches on 100 streams is 100, each of which wakes the
+ * other side up. Used by `grpcserver.ts` and `channel.ts`.
  *
  * @module
  */
 
-import type * as grpc from "@grpc/grpc-js";
 import { Buffer } from "node:buffer";
-import type { EventEmitter } from "node:events";
+import { subscribe } from "node:diagnostics_channel";
 
 /** More than this is not joined: copying it would cost more than to write it in pieces. */
 const JOINED_BYTES_MAX = 64 * 1024;
@@ -18,20 +18,32 @@ interface Outgoing {
   getOutgoingChunk(): Uint8Array | undefined;
 }
 
-/** For a server that listens, but has no connection yet. */
-export function joinWrites(server: grpc.Server): void {
-  // grpc-js does not show its HTTP/2 servers.
-  const servers: Map<EventEmitter, unknown> = Reflect.get(
-    server,
-    "http2Servers",
-  );
-  for (const http2Server of servers.keys()) {
-    http2Server.on("session", joinFrames);
-  }
+/** What Deno and Node tell of a call that begins. */
+interface Created {
+  readonly stream: { readonly session?: object };
+  readonly headers: { readonly ":path"?: string };
 }
 
-/** Elsewhere, and if Deno changes, there is no such part, and frames leave as they come. */
-function joinFrames(session: object): void {
+/** Paths of the methods whose connections are joined. */
+const paths = new Set<string>();
+const known = new WeakSet<object>();
+
+/** For the connections of all calls that this process will make of a method. */
+export function joinCalls(path: string): void {
+  if (paths.size === 0) {
+    subscribe("http2.client.stream.created", (message) => {
+      const { stream: { session }, headers } = message as Created;
+      if (session === undefined || known.has(session)) return;
+      if (!paths.has(headers[":path"] ?? "")) return;
+      known.add(session);
+      joinWrites(session);
+    });
+  }
+  paths.add(path);
+}
+
+/** For one connection. Elsewhere, and if Deno changes, there is no such part: frames leave as they come. */
+export function joinWrites(session: object): void {
   for (const symbol of Object.getOwnPropertySymbols(session)) {
     const part: unknown = Reflect.get(session, symbol);
     if (!isOutgoing(part)) continue;

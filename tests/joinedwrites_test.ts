@@ -4,8 +4,8 @@ import * as grpc from "@grpc/grpc-js";
 import { assertEquals, assertLess } from "@std/assert";
 import { Buffer } from "node:buffer";
 import * as net from "node:net";
-import { makeGrpcServer } from "../grpcserver.ts";
-import { joinWrites } from "../joinedwrites.ts";
+import { makeGrpcServer, onSession, openWindows } from "../grpcserver.ts";
+import { joinCalls, joinWrites } from "../joinedwrites.ts";
 import { needs } from "./needs.ts";
 
 const asIs = (bytes: Buffer): Buffer => bytes;
@@ -42,7 +42,7 @@ async function talk(
       (error, port) => error ? reject(error) : resolve(port),
     )
   );
-  if (options.isJoined) joinWrites(server);
+  if (options.isJoined) onSession(server, joinWrites);
   const write = net.Socket.prototype.write;
   const client = new grpc.Client(
     `127.0.0.1:${port}`,
@@ -113,6 +113,70 @@ needs(
     const { received } = await talk(message, { isJoined: true });
     assertEquals(received.length, STREAMS);
     assertEquals(received.every((bytes) => bytes.equals(message)), true);
+  },
+  { sanitizeOps: false, sanitizeResources: false },
+);
+
+/** A server that takes what comes, and how often a client's socket is written to meanwhile. */
+async function writesOf(
+  path: string,
+  message: Buffer,
+): Promise<{ writes: number; received: Buffer }> {
+  const server = makeGrpcServer();
+  const method = { ...METHOD, path, requestStream: true, responseStream: true };
+  const { promise, resolve } = Promise.withResolvers<Buffer>();
+  server.addService({ Talk: method }, {
+    Talk: (call: grpc.ServerDuplexStream<Buffer, Buffer>) => {
+      call.sendMetadata(new grpc.Metadata());
+      call.on("data", resolve);
+    },
+  });
+  const port = await new Promise<number>((resolve, reject) =>
+    server.bindAsync(
+      "127.0.0.1:0",
+      grpc.ServerCredentials.createInsecure(),
+      (error, port) => error ? reject(error) : resolve(port),
+    )
+  );
+  onSession(server, openWindows);
+  const client = new grpc.Client(
+    `127.0.0.1:${port}`,
+    grpc.credentials.createInsecure(),
+    { "grpc.use_local_subchannel_pool": 1 },
+  );
+  const write = net.Socket.prototype.write;
+  let writes = 0;
+  try {
+    const call = client.makeBidiStreamRequest(path, asIs, asIs);
+    call.on("error", () => {}); // It is cut below.
+    await new Promise((resolve) => call.once("metadata", resolve));
+    net.Socket.prototype.write = function (
+      this: net.Socket,
+      ...given: Parameters<typeof write>
+    ) {
+      if (this.remotePort === port) writes++;
+      return write.apply(this, given);
+    } as typeof write;
+    call.write(message);
+    return { received: await promise, writes };
+  } finally {
+    net.Socket.prototype.write = write;
+    client.close();
+    server.forceShutdown();
+  }
+}
+
+needs(
+  ["net", "env", "read"],
+  "joinedwrites: calls of a known path join too, others stay as they are",
+  async () => {
+    const message = Buffer.alloc(200_000, "0123456789abcdef");
+    joinCalls("/t.T/Known");
+    const alone = await writesOf("/t.T/Other", message);
+    const joined = await writesOf("/t.T/Known", message);
+    assertEquals(alone.received.equals(message), true);
+    assertEquals(joined.received.equals(message), true);
+    assertLess(joined.writes, alone.writes / 2);
   },
   { sanitizeOps: false, sanitizeResources: false },
 );

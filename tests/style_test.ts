@@ -40,7 +40,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["watch", "tables"],
   // The disk and the network.
   ["frame", "columns", "blocks", "writeahead", "journalframe", "segments"],
-  ["events", "journal"],
+  ["events", "journal", "joinedwrites"],
   ["rowfile", "channel", "handshake"],
   ["disk"],
   ["snapshot_worker", "checkpoints", "inbound"],
@@ -66,7 +66,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["etcdwatch", "etcdlease"],
   ["etcdcluster", "etcdmaintenance", "etcdauth", "etcdlock"],
   ["etcd", "kvconnect"],
-  ["plaincodec", "joinedwrites", "shortcut"],
+  ["plaincodec", "shortcut"],
   ["pipelinecodec", "streamcodec"],
   ["pipeline", "unarycodec", "watchstream", "health"],
   ["grpc", "grpcserver", "status"],
