@@ -71,7 +71,7 @@ export const LIMITS = {
 
   /** Calls open at the same time on one connection. */
   concurrentStreamsMax: 1024,
-  /** What a connection to a node may have under way: as Deno reads at once, nothing waits there for long. */
+  /** Under way to a node on a connection, or on one of its calls, which are all read as they come. */
   receiveWindowBytes: 4 * MIB,
   /** Operations of one pipeline stream that are not answered yet. */
   pipelineInFlightMax: 4096,
