@@ -1,7 +1,7 @@
 /** What the single binary must hold: every file that the program opens beside its own modules. */
 
-import { assert, assertEquals } from "@std/assert";
-import { ENVIRONMENT } from "../launch.ts";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { ENVIRONMENT, NODE_V8_FLAGS } from "../launch.ts";
 import { needs } from "./needs.ts";
 
 const ROOT = decodeURIComponent(new URL("..", import.meta.url).pathname);
@@ -35,6 +35,13 @@ function modulesFrom(entry: string): Map<string, string> {
   }
   return found;
 }
+
+needs(["read"], "compile: the binary has the flags of a node", () => {
+  assertStringIncludes(
+    settings().tasks.compile.command,
+    ` --v8-flags=${NODE_V8_FLAGS} `,
+  );
+});
 
 needs(["read"], "compile: the binary holds every file that it opens", () => {
   const { command } = settings().tasks.compile;
