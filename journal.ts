@@ -431,7 +431,7 @@ export class Journal {
       if (record.type === "state") {
         if (number > mark.frame) this.#hardState = record.hardState;
       } else if (record.type === "cut") {
-        this.#slots.length = Math.max(0, record.index - this.#first);
+        this.#slots.splice(Math.max(0, record.index - this.#first));
       } else {
         const { entry } = record;
         if (this.#slots.length === 0) this.#first = entry.index;

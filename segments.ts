@@ -38,7 +38,7 @@ export class SegmentFiles implements Segments {
 
   constructor(path: string) {
     const slash = path.lastIndexOf("/");
-    this.#folder = slash < 0 ? "." : path.slice(0, slash + 1);
+    this.#folder = slash < 0 ? "." : path.slice(0, slash) || "/";
     this.#name = `${path.slice(slash + 1)}-log.`;
   }
 
