@@ -282,7 +282,7 @@ export class Disk implements LogStorage {
 
   /** Does what has to be done at some time, and is better done while nobody waits. */
   tidy(): void {
-    this.rows.writeDown();
+    this.rows.tidy();
     // On a full disk only `makeSpace` tries again: it costs more than a sync.
     if (!this.#journal.full) this.#run(() => this.#journal.reserve());
     const isDue = this.#uncommittedBytes >= this.#commitBytes;

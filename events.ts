@@ -22,8 +22,9 @@ import { assert } from "./errors.ts";
 import type { EventMeta, EventRow } from "./rows.ts";
 import { corruptError, type Statements } from "./tables.ts";
 
-/** Events that wait in memory to be written down. */
+/** Events that wait in memory to be written down: the more, the fuller are the blocks. */
 const HELD_MAX = 256;
+const HELD_BYTES_MAX = 1024 * 1024;
 
 export class Events {
   readonly #sql: Statements;
@@ -31,6 +32,8 @@ export class Events {
   readonly #path: string;
   /** Events that are in no block yet, at consecutive positions after all others. */
   #held: EventRow[] = [];
+  /** Of their values. */
+  #heldBytes = 0;
   /** The block that was read last: who reads in order stays in it for a while. */
   #block: Block | null = null;
 
@@ -50,11 +53,17 @@ export class Events {
       );
     }
     this.#held.push(event);
+    this.#heldBytes += event.value.length;
   }
 
   /** True if so many wait that they should be written down. */
   get isFull(): boolean {
-    return this.#held.length >= HELD_MAX;
+    return this.#holds(1);
+  }
+
+  /** True if they may well be written down while there is time. */
+  get isHalfFull(): boolean {
+    return this.#holds(0.5);
   }
 
   /** Puts what waits into blocks. */
@@ -64,6 +73,7 @@ export class Events {
       this.#sql.eventInsert.run(...columns);
     }
     this.#held = [];
+    this.#heldBytes = 0;
   }
 
   /** @throws {DkvError} DATA_CORRUPT on a bad checksum, and for what is not there. */
@@ -101,6 +111,11 @@ export class Events {
       if (events.length >= limit) break;
     }
     return events;
+  }
+
+  #holds(part: number): boolean {
+    return this.#held.length >= part * HELD_MAX ||
+      this.#heldBytes >= part * HELD_BYTES_MAX;
   }
 
   #shrink(block: Block, gone: ReadonlySet<number>): void {

@@ -64,6 +64,8 @@ export class RowFile implements Rows {
   #sql: Statements;
   #wal: WriteAheadLog;
   #events: Events;
+  /** Sessions whose rows differ from the open transaction: one changes with every entry. */
+  readonly #sessions = new Map<string, () => Uint8Array>();
   /** What differs from the open transaction. */
   readonly #unsaved = new Map<SavedName, unknown>();
   /** True if the open transaction holds anything at all, or should. */
@@ -90,12 +92,12 @@ export class RowFile implements Rows {
   appendEvent(row: EventRow): void {
     this.#events.append(row);
     this.#dirty = true;
-    if (this.#events.isFull) this.writeDown();
+    if (this.#events.isFull) this.#writeDown();
   }
 
-  /** Gives SQLite the events that it has not yet. A commit does that too: better while nobody waits. */
-  writeDown(): void {
-    this.#run(() => this.#events.writeDown());
+  /** Gives SQLite the events that it has not yet, if they are many: better while nobody waits. */
+  tidy(): void {
+    if (this.#events.isHalfFull) this.#writeDown();
   }
 
   readEvent(position: number): EventRow {
@@ -124,15 +126,18 @@ export class RowFile implements Rows {
       .map((row) => leaseOf(row, this.#path));
   }
 
-  putSession(row: SessionRow): void {
-    this.#write(() => this.#sql.sessionPut.run(...sessionColumns(row)));
+  putSession(client: string, data: () => Uint8Array): void {
+    this.#sessions.set(client, data);
+    this.#dirty = true;
   }
 
   removeSession(client: string): void {
+    this.#sessions.delete(client);
     this.#write(() => this.#sql.sessionRemove.run(latin1Bytes(client)));
   }
 
   sessions(): SessionRow[] {
+    this.#run(() => this.#writeSessions());
     return this.#all<SessionColumns>(this.#sql.sessionAll)
       .map((row) => sessionOf(row, this.#path));
   }
@@ -320,6 +325,7 @@ export class RowFile implements Rows {
 
   #forget(): void {
     this.#events = new Events(this.#sql, this.#path);
+    this.#sessions.clear();
     this.#unsaved.clear();
     this.#dirty = false;
   }
@@ -327,6 +333,7 @@ export class RowFile implements Rows {
   /** Writes down what is held back and ends the open transaction. */
   #end(): void {
     this.#events.writeDown();
+    this.#writeSessions();
     for (const [name, value] of this.#unsaved) {
       const data = JSON.stringify(value);
       this.#sql.statePut.run(name, data, crc32(data));
@@ -334,6 +341,18 @@ export class RowFile implements Rows {
     this.#unsaved.clear();
     this.#sql.commit.run();
     this.#dirty = false;
+  }
+
+  #writeDown(): void {
+    this.#run(() => this.#events.writeDown());
+  }
+
+  #writeSessions(): void {
+    for (const [client, data] of this.#sessions) {
+      const row = { client, data: data() };
+      this.#sql.sessionPut.run(...sessionColumns(row));
+    }
+    this.#sessions.clear();
   }
 
   #run<T>(run: () => T): T {

@@ -37,8 +37,8 @@ export interface SessionRow {
 
 /** What the sessions need of a disk. */
 export interface SessionRows {
-  /** Inserts or replaces. */
-  putSession(row: SessionRow): void;
+  /** Inserts or replaces. The row's `data` are asked for when it is written: with the next commit. */
+  putSession(client: string, data: () => Uint8Array): void;
   removeSession(client: string): void;
   sessions(): SessionRow[];
 }
@@ -189,13 +189,10 @@ export class Sessions {
     }
   }
 
-  /** Writes the rows of the sessions that changed: once for each, at the end of an entry. */
+  /** Has the rows of the sessions that changed written: once for each, at the end of an entry. */
   flush(): void {
     for (const session of this.#dirty) {
-      this.#rows.putSession({
-        client: session.client,
-        data: encodeSession(session),
-      });
+      this.#rows.putSession(session.client, () => encodeSession(session));
     }
     this.#dirty.clear();
   }

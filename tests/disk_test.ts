@@ -242,13 +242,20 @@ Deno.test("Disk gives rows back as they were, 63-bit leases and all bytes includ
     ttlMs: 5000,
     deadlineMs: 9000,
   }]);
-  disk.rows.putSession({ client: "\x00\xff", data: new Uint8Array([1, 2]) });
+  let data = new Uint8Array([1]);
+  disk.rows.putSession("\x00\xff", () => data);
+  disk.rows.putSession("gone", () => data);
+  disk.rows.removeSession("gone");
+  data = new Uint8Array([1, 2]);
   const [session] = disk.rows.sessions();
   assertEquals([session?.client, [...session?.data ?? []]], ["\x00\xff", [
     1,
     2,
   ]]);
-  const data = new Uint8Array([3, 4]);
+  disk.rows.putSession("\x00\xff", () => new Uint8Array([9]));
+  disk.reopen();
+  assertEquals(disk.rows.sessions(), []);
+  data = new Uint8Array([3, 4]);
   disk.rows.putUser({ kind: "user", name: "\x00\xff", data });
   disk.rows.putUser({
     kind: "role",

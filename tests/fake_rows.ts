@@ -96,11 +96,8 @@ export class FakeRows implements Rows {
     return [...this.#leases.values()].reverse();
   }
 
-  putSession(row: SessionRow): void {
-    this.#sessions.set(row.client, {
-      client: row.client,
-      data: row.data.slice(),
-    });
+  putSession(client: string, data: () => Uint8Array): void {
+    this.#sessions.set(client, { client, data: data() });
   }
 
   removeSession(client: string): void {
