@@ -22,9 +22,12 @@ import { assert } from "./errors.ts";
 import type { EventMeta, EventRow } from "./rows.ts";
 import { corruptError, type Statements } from "./tables.ts";
 
-/** Events that wait in memory to be written down: the more, the fuller are the blocks. */
+/** Events that wait in memory to be written down, and bytes of their values. */
 const HELD_MAX = 256;
 const HELD_BYTES_MAX = 1024 * 1024;
+/** Fewer do not fill a block. More are better written down at once, before they outlive the young. */
+const ENOUGH = 16;
+const ENOUGH_BYTES = 2000;
 
 export class Events {
   readonly #sql: Statements;
@@ -56,14 +59,14 @@ export class Events {
     this.#heldBytes += event.value.length;
   }
 
-  /** True if so many wait that they should be written down. */
+  /** True if so many wait that they must be written down. */
   get isFull(): boolean {
-    return this.#holds(1);
+    return this.#held.length >= HELD_MAX || this.#heldBytes >= HELD_BYTES_MAX;
   }
 
-  /** True if they may well be written down while there is time. */
-  get isHalfFull(): boolean {
-    return this.#holds(0.5);
+  /** True if so many wait that they may well be written down. */
+  get isEnough(): boolean {
+    return this.#held.length >= ENOUGH || this.#heldBytes >= ENOUGH_BYTES;
   }
 
   /** Puts what waits into blocks. */
@@ -111,11 +114,6 @@ export class Events {
       if (events.length >= limit) break;
     }
     return events;
-  }
-
-  #holds(part: number): boolean {
-    return this.#held.length >= part * HELD_MAX ||
-      this.#heldBytes >= part * HELD_BYTES_MAX;
   }
 
   #shrink(block: Block, gone: ReadonlySet<number>): void {

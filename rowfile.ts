@@ -95,9 +95,9 @@ export class RowFile implements Rows {
     if (this.#events.isFull) this.#writeDown();
   }
 
-  /** Gives SQLite the events that it has not yet, if they are many: better while nobody waits. */
+  /** Gives SQLite the events that it has not yet, if they fill a block: better while nobody waits. */
   tidy(): void {
-    if (this.#events.isHalfFull) this.#writeDown();
+    if (this.#events.isEnough) this.#writeDown();
   }
 
   readEvent(position: number): EventRow {
