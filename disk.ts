@@ -85,9 +85,9 @@ const EMPTY_START: LogStart = { index: 0, term: 0, frame: 0, voidFrame: 0 };
  * Seldom enough that commits cost little, often enough that each takes few milliseconds and that a start
  * has little to replay.
  */
-const COMMIT_BYTES = 1024 * 1024;
+const COMMIT_BYTES = 4 * 1024 * 1024;
 /** When so many times that waits, the rows are committed even while somebody waits. */
-const LATE_COMMITS = 8;
+const LATE_COMMITS = 4;
 
 /** The disk of one replica of one group. */
 export class Disk implements LogStorage {
