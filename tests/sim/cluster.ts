@@ -303,6 +303,8 @@ export class Cluster {
 
   mayLoseDisk(machine: Machine): boolean {
     if (machine.isLost || machine.isDamaged) return false;
+    // Who founded the cluster alone has nobody to come back to: a node refuses that.
+    if (this.founderNames.every((name) => name === machine.name)) return false;
     if (this.#isChanging()) return false;
     const { voters, learners } = this.#configuration;
     // A learner may be made a voter before anybody notices that it is gone.
