@@ -78,6 +78,9 @@ export function isRejoined(member: MemberId): boolean {
   return member.includes("/");
 }
 
+/** Rows, and a part of a log, which would be taken for the one of a new node. */
+const DATA_REGEXP = /\.db(-log\.\d+)?$/;
+
 /**
  * Reads the identity of a data directory, or makes the directory and its identity.
  *
@@ -93,7 +96,7 @@ export function openIdentity(options: IdentityOptions): Identity {
   const known = readJson(path);
   if (known !== undefined) return checkIdentity(known, { ...options, path });
   for (const { name } of Deno.readDirSync(directory)) {
-    if (name.endsWith(".db")) {
+    if (DATA_REGEXP.test(name)) {
       throw new DkvError(
         "DATA_CORRUPT",
         `${directory} holds ${name} but no identity.json`,

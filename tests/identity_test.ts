@@ -168,11 +168,14 @@ needs(DISK, "identity: damage is refused, never overwritten", async () => {
     assertEquals(Deno.readTextFileSync(path), text);
   }
   Deno.removeSync(path);
-  Deno.writeTextFileSync(`${dir.path}/default.db`, "");
-  assertRefuses(() => openIdentity(options(dir.path)), {
-    code: "DATA_CORRUPT",
-    says: [dir.path, "default.db", "identity.json"],
-  });
+  for (const name of ["default.db", "default.db-log.12"]) {
+    Deno.writeTextFileSync(`${dir.path}/${name}`, "");
+    assertRefuses(() => openIdentity(options(dir.path)), {
+      code: "DATA_CORRUPT",
+      says: [dir.path, `${name} `, "identity.json"],
+    });
+    Deno.removeSync(`${dir.path}/${name}`);
+  }
 });
 
 needs(
