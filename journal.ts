@@ -101,10 +101,10 @@ export class Journal {
   /** Those that come after it. */
   #spares: { readonly number: number; readonly segment: Segment }[] = [];
   /** Of the last frame. */
-  #number: number;
+  #number = 0;
   #hardState: HardState | null = null;
   /** The index of the first slot. */
-  #first: Index;
+  #first: Index = 0;
   /** One for each entry. */
   #slots: Slot[] = [];
   #bytes = 0;
@@ -120,8 +120,6 @@ export class Journal {
     this.#segments = segments;
     this.#segmentBytes = segmentBytes ?? SEGMENT_BYTES;
     this.#reserveBytes = reserveBytes ?? 0;
-    this.#number = 0;
-    this.#first = 0;
     this.#load(mark);
     while (this.reserve());
   }
@@ -372,8 +370,9 @@ export class Journal {
     const numbers = this.#segments.list();
     for (const number of numbers.length > 0 ? numbers : [1]) {
       const segment = this.#segments.open(number);
-      if (this.#isSpare(segment)) this.#spares.push({ number, segment });
-      else this.#loadSegment({ number, segment }, mark);
+      const bytes = segment.read(0, segment.bytes);
+      if (this.#isSpare(bytes)) this.#spares.push({ number, segment });
+      else this.#loadSegment({ number, segment, bytes }, mark);
     }
     if (this.#number < mark.frame) {
       throw this.#corrupt(
@@ -384,9 +383,8 @@ export class Journal {
   }
 
   /** True for a segment that does not go on where the one before ended. */
-  #isSpare(segment: Segment): boolean {
+  #isSpare(bytes: Uint8Array): boolean {
     if (this.#live.length === 0) return false;
-    const bytes = segment.read(0, segment.bytes);
     const frame = decodeFrame(bytes, 0);
     if (frame !== null && frame.number === this.#number + 1) return false;
     this.#refuseLater(bytes, 0);
@@ -394,10 +392,13 @@ export class Journal {
   }
 
   #loadSegment(
-    { number, segment }: { number: number; segment: Segment },
+    { number, segment, bytes }: {
+      number: number;
+      segment: Segment;
+      bytes: Uint8Array;
+    },
     mark: JournalMark,
   ): void {
-    const bytes = segment.read(0, segment.bytes);
     const live: Live = { number, segment, end: 0, lastIndex: 0 };
     this.#live.push(live);
     for (;;) {
