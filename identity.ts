@@ -18,6 +18,7 @@
 
 import { fingerprint } from "./config.ts";
 import { assert, DkvError } from "./errors.ts";
+import { folderOf, syncFolder } from "./folder.ts";
 import type { MemberId } from "./message.ts";
 
 const FORMAT = 1;
@@ -307,6 +308,5 @@ function writeJson(path: string, value: unknown): void {
     file.syncSync();
   }
   Deno.renameSync(draft, path);
-  using folder = Deno.openSync(path.slice(0, path.lastIndexOf("/")));
-  folder.syncSync();
+  syncFolder(folderOf(path));
 }

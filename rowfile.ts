@@ -24,6 +24,7 @@ import {
 } from "./columns.ts";
 import { assert } from "./errors.ts";
 import { Events } from "./events.ts";
+import { folderOf, syncFolder } from "./folder.ts";
 import type {
   EventMeta,
   EventRow,
@@ -296,7 +297,7 @@ export class RowFile implements Rows {
       removeIfPresent(`${this.#path}-wal`);
       removeIfPresent(`${this.#path}-shm`);
       Deno.renameSync(path, this.#path);
-      syncFolder(this.#path);
+      syncFolder(folderOf(this.#path));
     });
     ({ db: this.#db, sql: this.#sql, wal: this.#wal } = this.#open());
     this.#forget();
@@ -380,11 +381,4 @@ function removeIfPresent(path: string): void {
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
-}
-
-/** Makes a file's name durable: a rename is only on disk once its folder is (raft-pitfalls P9). */
-function syncFolder(path: string): void {
-  const slash = path.lastIndexOf("/");
-  using folder = Deno.openSync(slash > 0 ? path.slice(0, slash) : ".");
-  folder.syncSync();
 }

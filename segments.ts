@@ -6,6 +6,7 @@
  */
 
 import { assert, DkvError } from "./errors.ts";
+import { folderOf, syncFolder } from "./folder.ts";
 
 /** One file. */
 export interface Segment {
@@ -37,9 +38,8 @@ export class SegmentFiles implements Segments {
   readonly #name: string;
 
   constructor(path: string) {
-    const slash = path.lastIndexOf("/");
-    this.#folder = slash < 0 ? "." : path.slice(0, slash) || "/";
-    this.#name = `${path.slice(slash + 1)}-log.`;
+    this.#folder = folderOf(path);
+    this.#name = `${path.slice(path.lastIndexOf("/") + 1)}-log.`;
   }
 
   list(): number[] {
@@ -54,28 +54,22 @@ export class SegmentFiles implements Segments {
 
   open(number: number): Segment {
     const segment = new SegmentFile(this.#pathOf(number));
-    // A file is only there once its name is on the disk (raft-pitfalls P9).
-    if (segment.bytes === 0) this.#sync();
+    if (segment.bytes === 0) syncFolder(this.#folder); // It may be new.
     return segment;
   }
 
   renumber(from: number, to: number): void {
     Deno.renameSync(this.#pathOf(from), this.#pathOf(to));
-    this.#sync();
+    syncFolder(this.#folder);
   }
 
   remove(number: number): void {
     Deno.removeSync(this.#pathOf(number));
-    this.#sync();
+    syncFolder(this.#folder);
   }
 
   #pathOf(number: number): string {
     return `${this.#folder}/${this.#name}${number}`;
-  }
-
-  #sync(): void {
-    using folder = Deno.openSync(this.#folder);
-    folder.syncSync();
   }
 }
 

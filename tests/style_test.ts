@@ -16,7 +16,7 @@ import { needs } from "./needs.ts";
  */
 const LAYERS: readonly (readonly string[])[] = [
   ["errors"],
-  ["jsonfield", "slidingmap"],
+  ["folder", "jsonfield", "slidingmap"],
   ["config", "metrics", "digest", "fields", "wire", "runtime", "kvvalue"],
   ["message", "modify", "mutate", "ranges"],
   ["transaction", "userchange"],
